@@ -1,0 +1,35 @@
+"""Audit events: the lines of the register."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    PLATFORM_STARTED = "platform.started"
+    PROJECT_ADDED = "project.added"
+    CONFIG_CHANGED = "config.changed"
+    ACCESS_REFUSED = "access.refused"
+    DEPLOYMENT_REQUESTED = "deployment.requested"
+    DEPLOYMENT_STARTED = "deployment.started"
+    DEPLOYMENT_SUPERSEDED = "deployment.superseded"
+    DEPLOYMENT_CANCEL_ASKED = "deployment.cancel_asked"
+    DEPLOYMENT_SWITCHED = "deployment.switched"
+    DEPLOYMENT_FINISHED = "deployment.finished"
+    STAGE_ENDED = "stage.ended"
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """Who did what to what, and what came of it. `detail` is plain JSON and never holds a config value."""
+
+    kind: Kind
+    actor: str
+    project: str | None = None
+    environment: str | None = None
+    deployment: int | None = None
+    detail: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,72 @@
+"""Deployments: one attempt each to put a commit into an environment, and the states it goes through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a deployment stands. All but `queued` and `running` are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # a stage said no: the project's own doing
+    BROKEN = "broken"  # the platform or a server beneath it failed
+    UNDONE = "undone"  # sick after the switch; what was live before is live again
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will happen to the deployment any more."""
+        return self not in {State.QUEUED, State.RUNNING}
+
+
+class Trigger(StrEnum):
+    """What started a deployment."""
+
+    CLI = "cli"
+    API = "api"
+    PUSH = "push"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a deployment did not succeed: a stable code, one sentence, a hint."""
+
+    code: str
+    sentence: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One attempt, with who asked for it, what it is about and what came of it.
+
+    `replaces` is what was live when this deployment was about to start its containers. It is saved once, so that a
+    resumed run undoes to the same release, however often it is resumed.
+    """
+
+    id: int
+    project: str
+    environment: str
+    environment_id: int
+    ref: str
+    commit: str
+    state: State
+    actor: str
+    trigger: Trigger
+    reason: str
+    requested_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    release: int | None = None
+    replaces: int | None = None
+    superseded_by: int | None = None
+    cancel_requested: bool = False
+    failed_stage: str | None = None
+    failure: Failure | None = None
+    url: str | None = None

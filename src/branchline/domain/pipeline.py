@@ -1,0 +1,63 @@
+"""The stages of a deployment, what each may take at the most, and what may come of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from branchline.domain.deployment import Failure
+
+
+class Stage(StrEnum):
+    """The steps of the story, in its order."""
+
+    CHECKOUT = "checkout"
+    BUILD = "build"
+    TEST = "test"
+    PUBLISH = "publish"
+    PREPARE = "prepare"
+    RELEASE = "release"
+    START = "start"
+    VERIFY = "verify"
+    SWITCH = "switch"
+    WATCH = "watch"
+    DRAIN = "drain"
+    UNDO = "undo"
+
+
+class StageState(StrEnum):
+    """What came of a stage: passed, failed (a result) or broke (an exception)."""
+
+    RUNNING = "running"
+    PASSED = "passed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    BROKE = "broke"
+
+
+TIME_LIMITS: dict[Stage, float] = {
+    Stage.CHECKOUT: 300,
+    Stage.BUILD: 1800,
+    Stage.TEST: 1800,
+    Stage.PUBLISH: 600,
+    Stage.PREPARE: 120,
+    Stage.RELEASE: 900,
+    Stage.START: 300,
+    Stage.VERIFY: 3700,  # the healthchecks' own time limits are what counts here
+    Stage.SWITCH: 30,
+    Stage.WATCH: 3700,  # as long as the manifest's window
+    Stage.DRAIN: 600,
+    Stage.UNDO: 300,
+}
+"""Seconds; a manifest may set others under `timeouts`."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage leaves behind: plain JSON in `output`, so that any process can go on from it."""
+
+    output: dict[str, Any] = field(default_factory=dict)
+    skipped: str = ""
+    failure: Failure | None = None
+    broke: bool = False

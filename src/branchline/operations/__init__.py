@@ -1,0 +1,1 @@
+"""The verbs: what people and pipelines do, written against ports only."""

@@ -1,0 +1,1 @@
+"""The HTTP face: API, live logs, metrics, dashboard."""

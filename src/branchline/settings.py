@@ -1,0 +1,71 @@
+"""The platform's own settings: one file, `settings.toml` in the home, and environment variables `BRANCHLINE_…`.
+
+An environment variable wins over the file. A server that is given by URL is external: `branchline up` does not start
+it. What the embedded servers chose for themselves at their first start (ports, subnet, passwords) lies beside the file,
+in `stack.json` and `keys/`, and comes in through `branchline.layout`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def default_home() -> Path:
+    """`BRANCHLINE_HOME`, else `/var/lib/branchline` for root and a folder of the user's own for others."""
+    if home := os.environ.get("BRANCHLINE_HOME"):
+        return Path(home).resolve()
+    return Path("/var/lib/branchline") if os.geteuid() == 0 else Path.home() / ".local/share/branchline"
+
+
+class Settings(BaseSettings):
+    """Everything an operator may set. The defaults make the embedded, one-machine platform."""
+
+    model_config = SettingsConfigDict(env_prefix="BRANCHLINE_", extra="forbid", frozen=True)
+    _file: ClassVar[Path | None] = None
+
+    home: Path = Field(default_factory=default_home, description="Folder that holds all state.")
+    domain: str = Field("localhost", description="Environments answer at ENVIRONMENT-PROJECT.domain.")
+
+    server_listen: str = Field("", description="host:port of the API; default: 127.0.0.1 and a free port from 8700.")
+    proxy_listen: str = Field("", description="host:port for traffic; default: a free port from 8080, all interfaces.")
+    public_port: int | None = Field(None, description="Port in the URLs of environments, where a proxy is in front.")
+
+    database_url: SecretStr | None = Field(None, description="External PostgreSQL for the platform's own tables.")
+    nonprod_database_url: SecretStr | None = Field(None, description="External PostgreSQL for nonprod environments.")
+    production_database_url: SecretStr | None = Field(None, description="External PostgreSQL for production.")
+    database_host: str = Field("", description="Address at which containers reach an external PostgreSQL.")
+    vault_url: str = Field("", description="External OpenBao or HashiCorp Vault.")
+    registry: str = Field("", description="host[:port][/path] of an external registry.")
+    caddy_admin: str = Field("", description="Admin address of an external Caddy that shares our routes folder.")
+    docker_host: str = Field("", description="Docker endpoint of nonprod; default: DOCKER_HOST or the local socket.")
+    production_docker_host: str = Field("", description="Docker endpoint of production; default: that of nonprod.")
+
+    build_ca_bundle: Path | None = Field(
+        None, description="CA bundle offered to builds as the BuildKit secret `ca`; for networks that inspect TLS."
+    )
+    deployments_at_once: int = Field(4, ge=1, description="Deployments that one runner carries at a time.")
+    builds_at_once: int = Field(2, ge=1, description="Builds at a time.")
+    log_limit: int = Field(20_000_000, ge=10_000, description="Bytes kept of one deployment's log.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over environment variables, these over the file."""
+        file = default_home() / "settings.toml"
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))

@@ -1,0 +1,1 @@
+"""Our own tables in PostgreSQL and the way in and out of them."""

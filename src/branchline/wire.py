@@ -1,0 +1,196 @@
+"""Requests and answers of the HTTP API, shared by server and CLI."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from branchline.domain.access import Role
+from branchline.domain.deployment import State, Trigger
+from branchline.domain.environment import Tier
+from branchline.domain.pipeline import StageState
+
+MAX_REF = 400
+
+
+class Wire(BaseModel):
+    """A message of the API; an unknown key in a request is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Wire):
+    """Every error, as `application/problem+json` (RFC 9457)."""
+
+    code: str = Field(description="Stable name of the error.")
+    title: str = Field(description="What happened, in one sentence.")
+    detail: str = Field("", description="More of it, where there is more.")
+    hint: str = Field("", description="What to do about it.")
+    status: int = Field(description="The HTTP status.")
+
+
+class NewProject(Wire):
+    name: str = Field(max_length=400)
+    repository: str = Field(max_length=1000)
+
+
+class ProjectView(Wire):
+    name: str
+    repository: str
+    environments: list[EnvironmentView] = []
+
+
+class EnvironmentView(Wire):
+    project: str
+    name: str
+    tier: Tier
+    url: str | None = None
+    live: DeploymentView | None = None
+    running: DeploymentView | None = None
+    queued: int = 0
+
+
+class NewDeployment(Wire):
+    ref: str = Field(max_length=MAX_REF, description="Branch, tag or full ref.")
+    commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,40}$", description="Default: where the ref points to now.")
+    trigger: Trigger = Trigger.API
+    reason: str = Field("", max_length=500)
+
+
+class FailureView(Wire):
+    code: str
+    sentence: str
+    hint: str = ""
+
+
+class StageView(Wire):
+    name: str
+    state: StageState
+    started_at: datetime
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    note: str = ""
+
+
+class DeploymentView(Wire):
+    id: int
+    project: str
+    environment: str
+    ref: str
+    commit: str
+    subject: str = ""
+    state: State
+    actor: str
+    trigger: Trigger
+    reason: str
+    requested_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    release: int | None = None
+    image: str | None = None
+    replaces: int | None = None
+    superseded_by: int | None = None
+    cancel_requested: bool = False
+    failed_stage: str | None = None
+    failure: FailureView | None = None
+    url: str | None = None
+    live: bool = False
+    config_version: int | None = None
+    stages: list[StageView] = []
+
+
+class Page(Wire):
+    """Part of a list, newest first. Pass `next` as `before` for the part that follows."""
+
+    items: list[DeploymentView]
+    next: int | None = None
+
+
+class LogLine(Wire):
+    """One line of a deployment's log; `seq` grows without gaps mattering."""
+
+    seq: int
+    at: datetime
+    stage: str
+    text: str
+
+
+class LogEvent(Wire):
+    """What `GET /api/v1/deployments/{id}/events` streams: a `line`, a changed `stage` or, last, the `end`."""
+
+    line: LogLine | None = None
+    stage: StageView | None = None
+    end: DeploymentView | None = None
+
+
+class ConfigKeys(Wire):
+    project: str
+    environment: str
+    version: int
+    keys: list[str]
+
+
+class ConfigValue(Wire):
+    key: str
+    value: str
+    version: int
+
+
+class ConfigChange(Wire):
+    """Keys to set, and with null to unset."""
+
+    changes: dict[str, str | None] = Field(min_length=1, max_length=500)
+    expected_version: int | None = None
+
+    def __repr__(self) -> str:
+        return f"ConfigChange({sorted(self.changes)})"
+
+    __str__ = __repr__
+
+
+class ConfigVersion(Wire):
+    version: int
+
+
+class NewToken(Wire):
+    name: str = Field(min_length=1, max_length=100)
+    role: Role
+
+
+class TokenView(Wire):
+    name: str
+    role: Role
+    created_at: datetime
+    last_used_at: datetime | None = None
+
+
+class TokenShown(Wire):
+    """A new token; `token` is shown this one time."""
+
+    name: str
+    role: Role
+    token: str
+
+
+class WhoAmI(Wire):
+    name: str
+    role: Role
+    proof: str
+    version: str
+
+
+class AuditLine(Wire):
+    id: int
+    at: datetime
+    kind: str
+    actor: str
+    project: str | None
+    environment: str | None
+    deployment: int | None
+    detail: dict[str, Any]
+
+
+for _model in (ProjectView, EnvironmentView):
+    _model.model_rebuild()
