@@ -1,0 +1,215 @@
+"""What operations need from the platform's own memory: projects, environments, releases, deployments, the register.
+
+Everything happens inside a transaction, so that a change and its line in the register are written together or not at
+all. Where nothing else is said, naming something that does not exist raises NotFound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from branchline.domain.access import Role
+from branchline.domain.audit import AuditEvent
+from branchline.domain.deployment import Deployment, Failure, State, Trigger
+from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.manifest import Manifest
+from branchline.domain.pipeline import Stage, StageState
+from branchline.domain.project import Project
+from branchline.domain.release import Release
+from branchline.ports import Revision
+
+
+class Projects(Protocol):
+    """The projects that the platform knows."""
+
+    def add(self, name: str, repository: str) -> Project:
+        """Raises Conflict (`project_exists`)."""
+
+    def get(self, name: str) -> Project: ...
+
+    def all(self) -> list[Project]: ...
+
+
+class Environments(Protocol):
+    """The environments of projects."""
+
+    def ensure(self, project: Project, destination: Destination) -> Environment:
+        """The environment, made where it is new, with the lowest free slot (from 1)."""
+
+    def get(self, project: str, name: str) -> Environment: ...
+
+    def of(self, project: str) -> list[Environment]: ...
+
+    def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
+        """Give these hostnames, and no others, to the environment; raises Conflict (`hostname_taken`)."""
+
+    def hostnames(self, environment: Environment) -> list[str]: ...
+
+    def set_live(self, environment: Environment, deployment: int | None) -> None: ...
+
+
+class Releases(Protocol):
+    """What was built."""
+
+    def find(self, project: Project, build_key: str) -> Release | None: ...
+
+    def add(self, project: Project, commit: str, build_key: str, image: str, manifest: Manifest) -> Release:
+        """Record a release; where one of this key exists, that one is returned."""
+
+    def get(self, release: int) -> Release: ...
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """How far a stage came."""
+
+    name: Stage
+    state: StageState
+    started_at: datetime
+    finished_at: datetime | None
+    note: str
+
+
+class Deployments(Protocol):
+    """Deployments: the truth about what was asked for and what came of it."""
+
+    def add(
+        self, environment: Environment, revision: Revision, *, actor: str, trigger: Trigger, reason: str
+    ) -> Deployment:
+        """Queue a deployment and wake the runners of its tier (when the transaction ends)."""
+
+    def supersede(self, newer: Deployment) -> list[int]:
+        """End every older queued deployment of the same environment; return their numbers."""
+
+    def get(self, deployment: int) -> Deployment: ...
+
+    def page(
+        self, project: str | None, environment: str | None, before: int | None, limit: int
+    ) -> list[Deployment]:
+        """Newest first."""
+
+    def ask_to_cancel(self, deployment: int) -> None:
+        """Note the wish; whoever runs the deployment sees it."""
+
+    def claim(self, tier: Tier, runner: str) -> Deployment | None:
+        """Take the next queued deployment: none whose environment is busy, projects with fewer running ones first."""
+
+    def adopt(self, deployment: int, runner: str) -> Deployment:
+        """From now on this runner carries the deployment."""
+
+    def carried_by(self, deployment: int) -> tuple[str | None, bool]:
+        """Which runner carries it, and whether somebody asked to cancel."""
+
+    def running(self, tier: Tier) -> list[tuple[int, str]]:
+        """Every running deployment of the tier, with its runner."""
+
+    def begin_stage(self, deployment: int, stage: Stage) -> None:
+        """A repeat keeps the first start."""
+
+    def end_stage(self, deployment: int, stage: Stage, state: StageState, note: str) -> None: ...
+
+    def stages(self, deployment: int) -> list[StageRecord]:
+        """In the order in which they began."""
+
+    def note_replaces(self, deployment: int) -> int | None:
+        """Save, once, what is live in its environment; a repeat returns what was saved."""
+
+    def note_release(self, deployment: int, release: int) -> None: ...
+
+    def note_config(self, deployment: int, version: int) -> None:
+        """Pin the config's version, once."""
+
+    def config_version(self, deployment: int) -> int | None: ...
+
+    def finish(
+        self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
+    ) -> bool:
+        """End it; False where it had ended before, and nothing changes then."""
+
+    def count_by_state(self) -> dict[tuple[State, Tier], int]: ...
+
+
+class Register(Protocol):
+    """The audit trail."""
+
+    def add(self, event: AuditEvent) -> None: ...
+
+    def page(self, project: str | None, before: int | None, limit: int) -> list[tuple[int, datetime, AuditEvent]]:
+        """Newest first."""
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A token as it is stored: never the token itself."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+class Tokens(Protocol):
+    """Personal tokens, by their digest."""
+
+    def add(self, name: str, role: Role, digest: str) -> None:
+        """Raises Conflict (`token_exists`)."""
+
+    def by_digest(self, digest: str) -> TokenRecord | None:
+        """The token, noting that it was used; None for an unknown one."""
+
+    def all(self) -> list[TokenRecord]: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+class Records(Protocol):
+    """All of it, within one transaction."""
+
+    @property
+    def projects(self) -> Projects: ...
+    @property
+    def environments(self) -> Environments: ...
+    @property
+    def releases(self) -> Releases: ...
+    @property
+    def deployments(self) -> Deployments: ...
+    @property
+    def register(self) -> Register: ...
+    @property
+    def tokens(self) -> Tokens: ...
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a deployment's log."""
+
+    seq: int
+    at: datetime
+    stage: str
+    text: str
+
+
+class Store(Protocol):
+    """The way in: transactions, and the logs, which are too many for them."""
+
+    def transaction(self) -> AbstractContextManager[Records]:
+        """Commit at the end of the block, roll back when it raises."""
+
+    def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:
+        """Add lines: time, stage, text."""
+
+    def read_log(self, deployment: int, after: int, limit: int) -> list[Line]:
+        """The lines after a `seq`, oldest first."""
+
+    def log_size(self, deployment: int) -> int:
+        """Characters that the log holds."""
+
+    def stage_seconds(self) -> dict[str, tuple[int, float]]:
+        """For each stage name: how many ended, and their seconds in all."""
+
+    def ping(self) -> dict[str, Any]:
+        """Raise PlatformBroke unless the database answers."""
