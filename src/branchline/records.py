@@ -87,9 +87,7 @@ class Deployments(Protocol):
 
     def get(self, deployment: int) -> Deployment: ...
 
-    def page(
-        self, project: str | None, environment: str | None, before: int | None, limit: int
-    ) -> list[Deployment]:
+    def page(self, project: str | None, environment: str | None, before: int | None, limit: int) -> list[Deployment]:
         """Newest first."""
 
     def ask_to_cancel(self, deployment: int) -> None:
@@ -122,8 +120,6 @@ class Deployments(Protocol):
 
     def note_config(self, deployment: int, version: int) -> None:
         """Pin the config's version, once."""
-
-    def config_version(self, deployment: int) -> int | None: ...
 
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None

@@ -56,6 +56,7 @@ class Deployment:
     environment_id: int
     ref: str
     commit: str
+    subject: str
     state: State
     actor: str
     trigger: Trigger
@@ -68,5 +69,5 @@ class Deployment:
     superseded_by: int | None = None
     cancel_requested: bool = False
     failed_stage: str | None = None
+    config_version: int | None = None
     failure: Failure | None = None
-    url: str | None = None

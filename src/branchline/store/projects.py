@@ -1,0 +1,172 @@
+"""Projects, their environments and their releases, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.errors import Conflict, NotFound
+from branchline.domain.manifest import Manifest
+from branchline.domain.project import Project
+from branchline.domain.release import Release
+from branchline.store import tables as t
+
+_SLOT_LOCK = 0x736C_6F74  # "slot": two new environments must not choose the same one
+
+
+class SqlProjects:
+    """Port `Projects`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._db = connection
+
+    def add(self, name: str, repository: str) -> Project:
+        """Raises Conflict (`project_exists`)."""
+        new = insert(t.project).values(name=name, repository=repository).on_conflict_do_nothing()
+        added = self._db.execute(new.returning(t.project.c.id)).scalar()
+        if added is None:
+            raise Conflict(
+                f"There is a project {name} already.",
+                code="project_exists",
+                hint="Choose another name, or look at it with `branchline project show`.",
+            )
+        return Project(added, name, repository)
+
+    def get(self, name: str) -> Project:
+        """Raises NotFound (`unknown_project`)."""
+        row = self._db.execute(sa.select(t.project).where(t.project.c.name == name)).first()
+        if row is None:
+            raise NotFound(
+                f"There is no project {name[:60]!r}.",
+                code="unknown_project",
+                hint="`branchline project list` shows all; `branchline project add` adds one.",
+            )
+        return Project(row.id, row.name, row.repository)
+
+    def all(self) -> list[Project]:
+        """By name."""
+        rows = self._db.execute(sa.select(t.project).order_by(t.project.c.name))
+        return [Project(row.id, row.name, row.repository) for row in rows]
+
+
+_ENVIRONMENTS = sa.select(t.environment, t.project.c.name.label("project")).join_from(t.environment, t.project)
+
+
+def _environment(row: sa.Row[tuple[object, ...]]) -> Environment:
+    return Environment(row.id, row.project, row.name, Tier(row.tier), row.slot, row.live_deployment_id)
+
+
+class SqlEnvironments:
+    """Port `Environments`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._db = connection
+
+    def ensure(self, project: Project, destination: Destination) -> Environment:
+        """The environment, made where it is new, with the lowest free slot (from 1)."""
+        mine = _ENVIRONMENTS.where(t.environment.c.project_id == project.id, t.environment.c.name == destination.name)
+        row = self._db.execute(mine).first()
+        if row is None:
+            self._db.execute(sa.select(sa.func.pg_advisory_xact_lock(_SLOT_LOCK)))
+            taken = set(self._db.execute(sa.select(t.environment.c.slot)).scalars())
+            slot = next(number for number in range(1, len(taken) + 2) if number not in taken)
+            new = insert(t.environment).values(
+                project_id=project.id, name=destination.name, tier=destination.tier, slot=slot
+            )
+            self._db.execute(new.on_conflict_do_nothing(index_elements=["project_id", "name"]))
+            row = self._db.execute(mine).one()
+        return _environment(row)
+
+    def get(self, project: str, name: str) -> Environment:
+        """Raises NotFound (`unknown_environment`)."""
+        query = _ENVIRONMENTS.where(t.project.c.name == project, t.environment.c.name == name)
+        row = self._db.execute(query).first()
+        if row is None:
+            raise NotFound(
+                f"{project} has no environment {name[:60]!r}.",
+                code="unknown_environment",
+                hint=f"`branchline env list {project}` shows those it has; a first deployment makes one.",
+            )
+        return _environment(row)
+
+    def of(self, project: str) -> list[Environment]:
+        """By name."""
+        query = _ENVIRONMENTS.where(t.project.c.name == project).order_by(t.environment.c.name)
+        return [_environment(row) for row in self._db.execute(query)]
+
+    def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
+        """Give these hostnames, and no others, to the environment; raises Conflict (`hostname_taken`)."""
+        mine = t.hostname.c.environment_id == environment.id
+        self._db.execute(t.hostname.delete().where(mine, t.hostname.c.hostname.not_in(hostnames)))
+        for name in sorted(hostnames):  # always in the same order, so that two claims cannot lock each other out
+            new = insert(t.hostname).values(hostname=name, environment_id=environment.id)
+            self._db.execute(new.on_conflict_do_nothing())
+            owner = self._db.execute(
+                _ENVIRONMENTS.join(t.hostname, t.hostname.c.environment_id == t.environment.c.id).where(
+                    t.hostname.c.hostname == name
+                )
+            ).one()
+            if owner.id != environment.id:
+                raise Conflict(
+                    f"The hostname {name} belongs to {owner.project}, environment {owner.name}.",
+                    code="hostname_taken",
+                    hint="Take it out of one of the two manifests; the other keeps it.",
+                )
+
+    def hostnames(self, environment: Environment) -> list[str]:
+        """By name."""
+        query = sa.select(t.hostname.c.hostname).where(t.hostname.c.environment_id == environment.id)
+        return list(self._db.execute(query.order_by(t.hostname.c.hostname)).scalars())
+
+    def set_live(self, environment: Environment, deployment: int | None) -> None:
+        """Note what the environment's traffic goes to."""
+        change = t.environment.update().where(t.environment.c.id == environment.id)
+        self._db.execute(change.values(live_deployment_id=deployment))
+
+
+class SqlReleases:
+    """Port `Releases`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._db = connection
+
+    def _one(self, condition: sa.ColumnElement[bool]) -> Release | None:
+        query = sa.select(t.release, t.project.c.name.label("project")).join_from(t.release, t.project)
+        row = self._db.execute(query.where(condition)).first()
+        if row is None:
+            return None
+        manifest = Manifest.model_validate(row.manifest)
+        return Release(row.id, row.project, row.number, row.commit, row.image, manifest)
+
+    def find(self, project: Project, build_key: str) -> Release | None:
+        """The release that was built from exactly these inputs, if there is one."""
+        return self._one((t.release.c.project_id == project.id) & (t.release.c.build_key == build_key))
+
+    def add(self, project: Project, commit: str, build_key: str, image: str, manifest: Manifest) -> Release:
+        """Record a release; where one of this key exists, that one is returned."""
+        # The project's row is the lock under which its releases are numbered.
+        self._db.execute(sa.select(t.project.c.id).where(t.project.c.id == project.id).with_for_update())
+        if (known := self.find(project, build_key)) is not None:
+            return known
+        newest = sa.select(sa.func.coalesce(sa.func.max(t.release.c.number), 0))
+        number = self._db.execute(newest.where(t.release.c.project_id == project.id)).scalar_one() + 1
+        new = t.release.insert().values(
+            project_id=project.id,
+            number=number,
+            commit=commit,
+            build_key=build_key,
+            image=image,
+            manifest=manifest.model_dump(mode="json"),
+        )
+        added = self._db.execute(new.returning(t.release.c.id)).scalar_one()
+        return Release(added, project.name, number, commit, image, manifest)
+
+    def get(self, release: int) -> Release:
+        """Raises NotFound (`unknown_release`)."""
+        found = self._one(t.release.c.id == release)
+        if found is None:
+            raise NotFound(f"There is no release {release}.", code="unknown_release")
+        return found

@@ -1,0 +1,147 @@
+"""The platform's own tables. A change here needs a migration beside it: a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+_MOMENT = sa.DateTime(timezone=True)
+
+
+def _now() -> sa.Column[datetime]:
+    return sa.Column("created_at", _MOMENT, nullable=False, server_default=sa.func.now())
+
+
+project = sa.Table(
+    "project",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("repository", sa.Text, nullable=False),
+    _now(),
+)
+
+environment = sa.Table(
+    "environment",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("tier", sa.Text, nullable=False),
+    # Its number on this platform: the subnet derives from it, so two environments never share one.
+    sa.Column("slot", sa.Integer, nullable=False, unique=True),
+    # No foreign key: deployment points here, and a circle would forbid both to be written plainly.
+    sa.Column("live_deployment_id", sa.BigInteger),
+    _now(),
+    sa.UniqueConstraint("project_id", "name"),
+)
+
+hostname = sa.Table(
+    "hostname",
+    metadata,
+    sa.Column("hostname", sa.Text, primary_key=True),
+    sa.Column("environment_id", sa.BigInteger, sa.ForeignKey("environment.id"), nullable=False, index=True),
+)
+
+release = sa.Table(
+    "release",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("build_key", sa.Text, nullable=False),
+    sa.Column("image", sa.Text, nullable=False),
+    sa.Column("manifest", JSONB, nullable=False),
+    _now(),
+    sa.UniqueConstraint("project_id", "number"),
+    sa.UniqueConstraint("project_id", "build_key"),
+)
+
+deployment = sa.Table(
+    "deployment",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("environment_id", sa.BigInteger, sa.ForeignKey("environment.id"), nullable=False),
+    sa.Column("ref", sa.Text, nullable=False),
+    sa.Column("commit", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False, server_default=""),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("requested_at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("started_at", _MOMENT),
+    sa.Column("finished_at", _MOMENT),
+    sa.Column("release_id", sa.BigInteger, sa.ForeignKey("release.id")),
+    sa.Column("replaces", sa.BigInteger),
+    sa.Column("replaces_noted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("superseded_by", sa.BigInteger),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("config_version", sa.Integer),
+    sa.Column("failed_stage", sa.Text),
+    sa.Column("failure", JSONB),
+    # The runner that carries it. Another value than its own tells a runner that it was taken for dead.
+    sa.Column("runner", sa.Text),
+    sa.Index("deployment_newest_idx", "environment_id", sa.text("id DESC")),
+    sa.Index("deployment_open_idx", "state", postgresql_where=sa.text("state IN ('queued', 'running')")),
+    # At most one deployment of an environment runs, whatever the runners believe.
+    sa.Index("deployment_one_runs_idx", "environment_id", unique=True, postgresql_where=sa.text("state = 'running'")),
+)
+
+stage = sa.Table(
+    "stage",
+    metadata,
+    sa.Column("deployment_id", sa.BigInteger, sa.ForeignKey("deployment.id"), primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("started_at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("finished_at", _MOMENT),
+    sa.Column("note", sa.Text, nullable=False, server_default=""),
+)
+
+log_line = sa.Table(
+    "log_line",
+    metadata,
+    sa.Column("deployment_id", sa.BigInteger, primary_key=True),
+    sa.Column("seq", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", _MOMENT, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+)
+
+audit_event = sa.Table(
+    "audit_event",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("project", sa.Text),
+    sa.Column("environment", sa.Text),
+    sa.Column("deployment", sa.BigInteger),
+    sa.Column("detail", JSONB, nullable=False),
+    sa.Index("audit_event_project_idx", "project", sa.text("id DESC")),
+)
+
+token = sa.Table(
+    "token",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    _now(),
+    sa.Column("last_used_at", _MOMENT),
+)
