@@ -23,6 +23,11 @@ class Tier(StrEnum):
     PRODUCTION = "production"
 
 
+def tier_of(name: str) -> Tier:
+    """The tier of an environment: `production` stands alone, every other name is nonprod."""
+    return Tier.PRODUCTION if name == "production" else Tier.NONPROD
+
+
 @dataclass(frozen=True)
 class Environment:
     """Where a release of a project runs. `slot` numbers it on this platform: its subnet derives from it."""
@@ -59,7 +64,7 @@ def destination(manifest: Manifest, ref: str) -> Destination:
         pattern = rule.on.branch if ref.startswith(BRANCH) else rule.on.tag
         prefix = BRANCH if ref.startswith(BRANCH) else TAG
         if pattern is not None and fnmatchcase(ref.removeprefix(prefix), pattern):
-            return Destination(name, Tier.PRODUCTION if name == "production" else Tier.NONPROD)
+            return Destination(name, tier_of(name))
     rules = ", ".join(f"{rule.on} → {name}" for name, rule in manifest.environments.items())
     raise BadInput(
         f"{short(ref)} belongs to no environment of {manifest.project}.",
