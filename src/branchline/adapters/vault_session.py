@@ -1,0 +1,155 @@
+"""A kept-alive session with OpenBao or HashiCorp Vault: logins, time limits, and its errors in our words."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import hvac
+import requests
+from hvac.exceptions import (
+    BadGateway,
+    Forbidden,
+    InternalServerError,
+    InvalidPath,
+    InvalidRequest,
+    RateLimitExceeded,
+    Unauthorized,
+    VaultDown,
+    VaultError,
+    VaultNotInitialized,
+)
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke
+
+CONNECT_SECONDS = 2.0
+READ_SECONDS = 10.0
+
+_LARGE = "All settings of an environment together may have 1 MiB; put larger things into a file or a bucket."
+
+_Answer = TypeVar("_Answer")
+
+
+class NotAVault(Exception):
+    """What answered does not speak the Vault API; never leaves the adapter."""
+
+
+@dataclass(frozen=True)
+class _Login:
+    client: hvac.Client
+    until: float
+
+
+class VaultSession:
+    """Asks under logins that are kept until shortly before they end. Safe to share between threads."""
+
+    def __init__(self, url: str, *, mount: str, role: str) -> None:
+        self._url = url
+        self._mount = mount
+        self._role = role
+        self._logins: dict[str, _Login] = {}
+        self._http = _http_session(url)
+
+    def ask(self, who: str, sign: Callable[[], str], question: Callable[[hvac.Client], _Answer]) -> _Answer:
+        """Answer the question under the login of `who`, which is made with a token from `sign` where there is none.
+
+        The question may be asked twice, where a kept login turns out to have ended early (revoked, or the store was
+        set up anew). Raises PlatformBroke (`config_unreachable`, `config_refused`) and BadInput (`config_too_large`).
+        """
+        try:
+            kept = self._logins.get(who)
+            if kept is not None and kept.until > time.monotonic():
+                try:
+                    return question(kept.client)
+                except Forbidden:
+                    self._logins.pop(who, None)
+            return question(self._log_in(who, sign()))
+        except (VaultError, requests.RequestException, NotAVault) as error:
+            broke = self._explain(error)
+        # Raised out here, so that the library's error, which holds the request and its values, is not chained to it.
+        raise broke
+
+    def _log_in(self, who: str, token: str) -> hvac.Client:
+        client = self._client("")
+        answer = client.auth.jwt.jwt_login(role=self._role, jwt=token, path=self._mount, use_token=False)
+        try:
+            granted, seconds = str(answer["auth"]["client_token"]), float(answer["auth"]["lease_duration"])
+        except (KeyError, TypeError, ValueError):
+            raise NotAVault from None
+        client = self._client(granted)
+        now = time.monotonic()
+        alive = {name: login for name, login in self._logins.items() if login.until > now}
+        self._logins = {**alive, who: _Login(client, now + seconds - min(30.0, seconds / 4))}
+        return client
+
+    def _client(self, token: str) -> hvac.Client:
+        return hvac.Client(
+            self._url, token=token, session=self._http, timeout=(CONNECT_SECONDS, READ_SECONDS), verify=True
+        )
+
+    def _explain(self, error: Exception) -> BranchlineError:
+        """The error in our words. What the store said is shown for refusals only: those name claims and paths."""
+        said = getattr(error, "errors", None)  # every error of a Vault has this list, even if it is empty
+        words = " ".join(" ".join(said or ()).split())
+        code, hint = "config_unreachable", "See whether it runs: `branchline status`."
+        match error:
+            case requests.Timeout():
+                what = "does not answer in time"
+            case requests.RequestException():
+                what = "cannot be reached"
+            case _ if "too large" in words:
+                return BadInput("The config would become too large.", code="config_too_large", hint=_LARGE)
+            case VaultDown() if "sealed" in words.lower():
+                what, hint = "is sealed", "Unseal it; the embedded one unseals itself when it is restarted."
+            case VaultNotInitialized() if said is not None:
+                what, hint = "was never initialised", "Set it up, then try again."
+            case RateLimitExceeded():
+                what, hint = "refuses so many requests at once", "Try again, or raise its quota."
+            case VaultDown() | InternalServerError() | BadGateway():
+                what, hint = "has a fault of its own", "Its log says more; a full disk does this too."
+            case Forbidden() | Unauthorized() | InvalidRequest() | InvalidPath() if said is not None:
+                what, code = "refuses us", "config_refused"
+                hint = f"Its login mounts, roles and policies must be those that the platform sets up. It said: {words}"
+            case _:
+                what, hint = "gives answers that no Vault gives", "Check the setting `vault_url`."
+        return PlatformBroke(f"The config store at {_address(self._url)} {what}.", code=code, hint=hint[:500])
+
+
+def _http_session(url: str) -> requests.Session:
+    session = requests.Session()
+    # Connections refused or a sealed store are mostly a restart: half a second later it is back. Requests that may
+    # have been received are not repeated here.
+    retries = Retry(
+        total=None,
+        connect=3,
+        read=False,
+        other=False,
+        status=3,
+        status_forcelist=(503,),
+        allowed_methods=None,
+        backoff_factor=0.25,
+        respect_retry_after_header=False,
+        raise_on_status=False,
+    )
+    session.mount(url, HTTPAdapter(max_retries=retries))
+    session.trust_env = not _on_this_machine(url)  # a proxy of the environment must not see loopback traffic
+    return session
+
+
+def _on_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
