@@ -102,12 +102,12 @@ class Layout:
     @property
     def access_log(self) -> Path:
         """The proxy's record of requests, a JSON object a line."""
-        return self.home / "log" / "access.log"
+        return self.home / "log" / "caddy" / "access.log"
 
     @property
     def caddy_admin(self) -> Path:
         """The Unix socket of Caddy's admin API."""
-        return self.home / "run" / "caddy-admin.sock"
+        return self.home / "run" / "caddy" / "admin.sock"
 
     @property
     def run(self) -> Path:
