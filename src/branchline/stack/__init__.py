@@ -1,1 +1,1 @@
-"""The embedded servers and the supervisor that starts and watches them."""
+"""The embedded servers of a one-machine platform: prepared, started, watched, inspected and stopped."""

@@ -1,0 +1,173 @@
+"""What a part of the stack is: prepared, started, asked whether it does its work, and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from branchline.domain.errors import TimedOut
+from branchline.stack.process import Command, Process
+
+
+class NotReady(Exception):  # noqa: N818 it is an answer, not a fault
+    """The part does not do its work now; the message says why, in a few words."""
+
+
+class Part(ABC):
+    """One server, or one thing that servers need. All methods may be repeated and survive a kill at any line.
+
+    `needs` names the parts that must be ready before this one starts; it is stopped before them.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    external = False
+    stop_signal = signal.SIGTERM
+    stop_limit = 10.0
+    start_limit = 60.0
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> str:
+        """Where it is reached, for people."""
+
+    def prepare(self) -> None:
+        """Write what it needs before it can start: folders, configuration, binaries."""
+
+    @abstractmethod
+    def command(self) -> Command | None:
+        """How it is started, after `prepare`; None where there is no process of ours to run."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise NotReady unless it does its work right now. Takes at most two seconds."""
+
+    def settle(self) -> None:
+        """Give the running server what only a running server takes: roles, mounts. Raises NotReady to be asked again."""
+
+    def stopped(self) -> None:
+        """Undo what outlives the process, where there is such a thing."""
+
+
+class External(Part):
+    """A server that somebody else runs: only looked at, never started or stopped."""
+
+    external = True
+
+    def __init__(self, name: str, host: str, port: int) -> None:
+        self.name = name
+        self._address = (host, port)
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self._address[0]}:{self._address[1]}"
+
+    def command(self) -> None:
+        return None
+
+    def check(self) -> None:
+        check_port(*self._address)
+
+
+class Running:
+    """A part with its process, outside of any supervisor: for tests and for single use."""
+
+    def __init__(self, part: Part, log: Path) -> None:
+        self.part = part
+        self._log = log
+        self.process: Process | None = None
+
+    def start(self) -> Self:
+        """Prepare, start and wait until it is ready; raises TimedOut (`part_not_ready`) with its last words."""
+        self.part.prepare()
+        command = self.part.command()
+        self.process = Process.start(command, self._log) if command else None
+        await_ready(self.part, self.process, self._log)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL it and wait for its end."""
+        if self.process:
+            self.process.signal(signal.SIGKILL)
+            self.process.stop(signal.SIGKILL, 10)
+
+    def stop(self) -> None:
+        """Stop it as the supervisor would."""
+        if self.process:
+            self.process.stop(self.part.stop_signal, self.part.stop_limit)
+        self.part.stopped()
+
+
+@contextmanager
+def running(part: Part, logs: Path) -> Iterator[Running]:
+    """The part, ready; stopped at the end."""
+    alone = Running(part, logs / f"{part.name}.log")
+    try:
+        yield alone.start()
+    finally:
+        alone.stop()
+
+
+def await_ready(part: Part, process: Process | None, log: Path, pause: float = 0.03) -> None:
+    """Wait until the part is ready and settled; raises TimedOut (`part_not_ready`) when it ends or takes too long."""
+    end = time.monotonic() + part.start_limit
+    while True:
+        try:
+            part.check()
+            part.settle()
+            return
+        except NotReady as answer:
+            reason = str(answer)
+        if process and process.wait(0):
+            raise TimedOut(
+                f"{part.name} ended while it was starting: {process.ending()}.",
+                code="part_not_ready",
+                hint=last_line(log),
+            )
+        if time.monotonic() > end:
+            raise TimedOut(
+                f"{part.name} was not ready in {part.start_limit:.0f} s: {reason}.",
+                code="part_not_ready",
+                hint=last_line(log),
+            )
+        time.sleep(pause)
+
+
+def check_port(host: str, port: int, limit: float = 2.0) -> None:
+    """Raise NotReady unless something accepts connections there."""
+    try:
+        socket.create_connection((host, port), timeout=limit).close()
+    except OSError as error:
+        raise NotReady(f"nothing answers at {host}:{port} ({error.strerror or error})") from None
+
+
+def last_line(log: Path) -> str:
+    """The last line that says something; empty where there is none."""
+    return next(reversed(last_lines(log, 1)), "")
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """The last lines of a log, blank ones left out."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 16_384))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+
+
+def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a server gets to see of our environment: how to reach the world, and none of our settings or secrets."""
+    passed = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+    kept = {name: os.environ[name] for name in (*passed, *proxies) if name in os.environ}
+    return {"PATH": os.defpath, "LANG": "C.UTF-8"} | kept | dict(extra or {})
