@@ -1,4 +1,34 @@
-"""Requests and answers of the HTTP API, shared by server and CLI."""
+"""Requests and answers of the HTTP API, shared by server and CLI.
+
+All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKEN`; every error is a Problem.
+
+    GET    /whoami                                                      WhoAmI
+    GET    /projects                                                    list[ProjectView]
+    POST   /projects                                    NewProject      ProjectView, 201
+    GET    /projects/{project}                                          ProjectView
+    POST   /projects/{project}/deployments              NewDeployment   DeploymentView, 201
+    GET    /projects/{project}/environments                             list[EnvironmentView]
+    GET    /projects/{project}/environments/{environment}               EnvironmentView
+    GET    …/environments/{environment}/config                          ConfigKeys
+    PATCH  …/environments/{environment}/config          ConfigChange    ConfigVersion
+    GET    …/environments/{environment}/config/{key}                    ConfigValue
+    PUT    …/environments/{environment}/config/{key}    NewConfigValue  ConfigVersion
+    DELETE …/environments/{environment}/config/{key}    ?expected_version=        ConfigVersion
+    GET    /deployments              ?project= &environment= &before= &limit=     Page
+    GET    /deployments/{id}                                            DeploymentView
+    POST   /deployments/{id}/cancel                                     DeploymentView
+    GET    /deployments/{id}/log     ?after= &limit=                    list[LogLine]
+    GET    /deployments/{id}/log     with `Accept: text/plain`          the whole log as text
+    GET    /deployments/{id}/events  ?after= or `Last-Event-ID`         stream of LogEvent
+    GET    /tokens                                                      list[TokenView]
+    POST   /tokens                                      NewToken        TokenShown, 201
+    DELETE /tokens/{name}                                               204
+    GET    /audit                    ?project= &before= &limit=         list[AuditLine]
+
+The stream is `text/event-stream`: each `data` is one LogEvent as JSON without an event name; the `id` of a line is its
+`seq`; a comment comes every 15 s where nothing happens. It closes after the `end`. A stream that closes without one
+is to be asked for again with the last `seq`; the stages are then told once more as they are.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +59,7 @@ class Problem(Wire):
     detail: str = Field("", description="More of it, where there is more.")
     hint: str = Field("", description="What to do about it.")
     status: int = Field(description="The HTTP status.")
+    incident: str = Field("", description="Where the server itself failed: what to look for in its log.")
 
 
 class NewProject(Wire):
@@ -136,6 +167,16 @@ class ConfigValue(Wire):
     key: str
     value: str
     version: int
+
+
+class NewConfigValue(Wire):
+    value: str
+    expected_version: int | None = None
+
+    def __repr__(self) -> str:
+        return "NewConfigValue(…)"
+
+    __str__ = __repr__
 
 
 class ConfigChange(Wire):
