@@ -32,6 +32,8 @@ is to be asked for again with the last `seq`; the stages are then told once more
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -231,6 +233,16 @@ class AuditLine(Wire):
     environment: str | None
     deployment: int | None
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MetricsView:
+    """The platform's numbers, from which `/metrics` is written."""
+
+    deployments: Mapping[tuple[State, Tier], int] = field(default_factory=dict)
+    """Every deployment there ever was, by where it stands; the queues are those that are `queued`."""
+    stages: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """For each stage: how many ended, and the seconds that they took in all."""
 
 
 for _model in (ProjectView, EnvironmentView):

@@ -30,6 +30,7 @@ class Trigger(StrEnum):
 
     CLI = "cli"
     API = "api"
+    DASHBOARD = "dashboard"
     PUSH = "push"
 
 
