@@ -26,6 +26,10 @@ class Log(Protocol):
     def hide(self, secrets: Sequence[Secret]) -> None:
         """From now on these values appear as `[hidden]`."""
 
+    @property
+    def last(self) -> str:
+        """The last line that was not empty, as it stands in the log."""
+
 
 class Interrupt(Protocol):
     """Says when to stop: somebody cancelled, the time limit passed, or another runner took over."""

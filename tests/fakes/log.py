@@ -24,6 +24,10 @@ class FakeLog:
         self.hidden.extend(secrets)
 
     @property
+    def last(self) -> str:
+        return next((line for line in reversed(self.lines) if line.strip()), "")
+
+    @property
     def text(self) -> str:
         return "\n".join(self.lines)
 

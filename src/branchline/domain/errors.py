@@ -89,6 +89,11 @@ class PlatformBroke(BranchlineError):
     status = 503
     exit_status = 4
 
+    @property
+    def passing(self) -> bool:
+        """Whether it may pass by itself: a server that does not answer may come back."""
+        return self.code.endswith("unreachable")
+
 
 class Unreachable(PlatformBroke):
     """A server did not answer."""
@@ -100,3 +105,9 @@ class TimedOut(PlatformBroke):
     """A wait reached its limit."""
 
     code = "timed_out"
+
+
+class TakenOver(PlatformBroke):
+    """Another runner carries the deployment on: this one was taken for dead and must not touch it any more."""
+
+    code = "taken_over"

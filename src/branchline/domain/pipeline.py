@@ -53,11 +53,24 @@ TIME_LIMITS: dict[Stage, float] = {
 """Seconds; a manifest may set others under `timeouts`."""
 
 
+AFTER_SWITCH = frozenset({Stage.WATCH, Stage.DRAIN, Stage.UNDO})
+"""From here on the new release has traffic: cancelling would leave it to chance who serves."""
+
+
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage leaves behind: plain JSON in `output`, so that any process can go on from it."""
+    """What a stage that went well leaves behind: plain JSON, so that any process can go on from it."""
 
     output: dict[str, Any] = field(default_factory=dict)
-    skipped: str = ""
-    failure: Failure | None = None
-    broke: bool = False
+    note: str = ""
+    skipped: bool = False
+
+
+class StageFailed(Exception):  # noqa: N818 it is an outcome, told by the story, rather than an error
+    """A stage said no, or broke (`broke`): the story goes on with undoing."""
+
+    def __init__(self, stage: Stage, failure: Failure, broke: bool) -> None:
+        super().__init__(f"{stage}: {failure.sentence}")
+        self.stage = stage
+        self.failure = failure
+        self.broke = broke

@@ -1,0 +1,112 @@
+"""From a release to healthy containers beside the old ones: prepare, release command, start, verify."""
+
+from __future__ import annotations
+
+from branchline.domain.errors import DeploymentFailed
+from branchline.domain.manifest import Limits
+from branchline.domain.pipeline import StageResult
+from branchline.operations.health import Health
+from branchline.operations.scene import Scene
+from branchline.operations.variables import Variables
+from branchline.ports import Containers, Databases, Images, ServiceSpec
+from branchline.records import Store
+
+
+class Launch:
+    """The stages that bring a release up in its environment, while the old one keeps serving."""
+
+    def __init__(
+        self,
+        store: Store,
+        images: Images,
+        containers: Containers,
+        databases: Databases,
+        variables: Variables,
+        health: Health,
+    ) -> None:
+        self._store = store
+        self._images = images
+        self._containers = containers
+        self._databases = databases
+        self._variables = variables
+        self._health = health
+
+    def prepare(self, scene: Scene) -> StageResult:
+        """Network, databases, image; pin the config's version and note what is live, once."""
+        self._containers.ensure_network(scene.environment)
+        for name in scene.manifest.databases:
+            self._databases.ensure(scene.environment, name)
+        newest = self._variables.newest_config(scene)
+        with self._store.transaction() as records:
+            about = scene.deployment.id
+            records.deployments.note_config(about, newest)
+            records.deployments.note_replaces(about)
+            noted = records.deployments.get(about)
+            hostnames = records.environments.hostnames(scene.environment)
+            release = records.releases.get(noted.release or 0)
+        image = self._images.pull(release.image, scene.log, scene.stop)
+        return StageResult(
+            {
+                "image": image,
+                "hostnames": hostnames,
+                "config_version": noted.config_version,
+                "replaces": noted.replaces,
+                "release": release.number,
+            },
+            note=f"release {release.number}, config version {noted.config_version}",
+        )
+
+    def release_command(self, scene: Scene) -> StageResult:
+        """The project's release command, once, in the new image: migrations."""
+        command = scene.manifest.release
+        if command is None:
+            return StageResult(note="the manifest names no release command", skipped=True)
+        status = self._containers.run(
+            scene.environment,
+            "release",
+            scene.deployment.id,
+            scene.image,
+            command,
+            self._variables.of(scene),
+            Limits(),
+            scene.log,
+            scene.stop,
+        )
+        if status != 0:
+            raise DeploymentFailed(
+                f"The release command ended with status {status}: {scene.log.last}"[:500],
+                code="release_command_failed",
+                hint="Its output is in the log of the stage release. What it changed before that stays changed.",
+            )
+        return StageResult(note=scene.log.last[:200])
+
+    def start(self, scene: Scene) -> StageResult:
+        """The new containers, beside the old ones."""
+        services = [
+            ServiceSpec(
+                name=name,
+                image=scene.image,
+                command=service.command,
+                replicas=service.deploy.replicas,
+                port=service.port,
+                variables=self._variables.of(scene, service),
+                limits=service.deploy.resources.limits,
+                stop_grace_period=service.stop_grace_period,
+            )
+            for name, service in scene.manifest.services.items()
+        ]
+        started = self._containers.start(scene.environment, scene.deployment.id, services, scene.stop)
+        return StageResult(note=f"{len(started)} container{'s' if len(started) != 1 else ''}")
+
+    def verify(self, scene: Scene) -> StageResult:
+        """Every probe of every container green, as often in a row as the manifest asks."""
+        instances = self._containers.instances(scene.environment, scene.deployment.id)
+        expected = sum(service.deploy.replicas for service in scene.manifest.services.values())
+        if len(instances) < expected:
+            raise DeploymentFailed(
+                f"{expected - len(instances)} of {expected} containers are gone.",
+                code="containers_gone",
+                hint="Somebody or something removed them while they started; deploy again.",
+            )
+        self._health.await_all(instances, scene.manifest.services, scene.log, scene.stop)
+        return StageResult(note=f"{len(instances)} healthy")

@@ -1,0 +1,152 @@
+"""Asking for deployments: who may, what for, and what happens to those that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from branchline.domain.access import Actor, Permission, deploy_permission
+from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.deployment import Failure, State, Trigger
+from branchline.domain.environment import destination, hostname
+from branchline.domain.errors import BadInput, Conflict
+from branchline.domain.manifest import FILE_NAME, Manifest
+from branchline.domain.pipeline import Stage
+from branchline.domain.project import Project
+from branchline.manifest_file import parse
+from branchline.operations.gate import Gate
+from branchline.operations.views import Views
+from branchline.ports import Revision, Source
+from branchline.records import Store
+from branchline.wire import DeploymentView, LogLine, Page
+
+_LOG_PAGE = 5000
+
+
+class Deployments:
+    """What people do with deployments."""
+
+    def __init__(self, store: Store, gate: Gate, views: Views, source: Source, domain: str) -> None:
+        self._store = store
+        self._gate = gate
+        self._views = views
+        self._source = source
+        self._domain = domain
+
+    def request(
+        self, actor: Actor, project: str, ref: str, commit: str | None, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        """Queue a deployment of a ref. The environment follows from the ref and the commit's own manifest.
+
+        Everything that can be known to be wrong is said now: an unknown ref, a repository out of reach, an invalid
+        manifest, a ref that no environment follows, a hostname that is taken. Older queued deployments of the same
+        environment end as superseded.
+        """
+        self._gate.require(actor, Permission.READ, project=project)
+        with self._store.transaction() as records:
+            known = records.projects.get(project)
+        revision = self._source.resolve(known.name, known.repository, ref, commit)
+        manifest = self._manifest(known, revision)
+        place = destination(manifest, revision.ref)
+        self._gate.require(actor, deploy_permission(place.tier), project=project, environment=place.name)
+        with self._store.transaction() as records:
+            environment = records.environments.ensure(known, place)
+            names = [hostname(place.name, known.name, self._domain), *manifest.environments[place.name].domains]
+            records.environments.claim_hostnames(environment, names)
+            new = records.deployments.add(environment, revision, actor=actor.name, trigger=trigger, reason=reason)
+            detail = {"ref": revision.ref, "commit": revision.commit, "trigger": trigger, "reason": reason}
+            detail["proof"] = actor.proof
+            asked = AuditEvent(Kind.DEPLOYMENT_REQUESTED, actor.name, known.name, place.name, new.id, detail)
+            records.register.add(asked)
+            for older in records.deployments.supersede(new):
+                told = AuditEvent(Kind.DEPLOYMENT_SUPERSEDED, "platform", known.name, place.name, older, {"by": new.id})
+                records.register.add(told)
+            return self._views.deployment(records, new)
+
+    def cancel(self, actor: Actor, deployment: int) -> DeploymentView:
+        """Stop a deployment that waits, or ask the one that runs to stop; refused once traffic was switched."""
+        with self._store.transaction() as records:
+            about = records.deployments.get(deployment)
+            environment = records.environments.get(about.project, about.environment)
+        permission = deploy_permission(environment.tier)
+        self._gate.require(actor, permission, project=about.project, environment=about.environment)
+        with self._store.transaction() as records:
+            about = records.deployments.get(deployment)
+            if about.state.final:
+                raise Conflict(
+                    f"Deployment {deployment} has {about.state} already.",
+                    code="deployment_over",
+                    hint="There is nothing left to cancel.",
+                )
+            if any(record.name is Stage.SWITCH for record in records.deployments.stages(deployment)):
+                raise Conflict(
+                    f"Deployment {deployment} has switched the traffic already.",
+                    code="past_switch",
+                    hint="To go back, deploy the commit that was live before.",
+                )
+            records.deployments.ask_to_cancel(deployment)
+            kind = Kind.DEPLOYMENT_CANCEL_ASKED
+            records.register.add(AuditEvent(kind, actor.name, about.project, about.environment, deployment))
+            if about.state is State.QUEUED:
+                why = Failure("cancelled", f"{actor.name} cancelled it before it began.")
+                records.deployments.finish(deployment, State.CANCELLED, failure=why)
+            return self._views.deployment(records, records.deployments.get(deployment))
+
+    def show(self, actor: Actor, deployment: int) -> DeploymentView:
+        """One deployment with its stages."""
+        self._gate.require(actor, Permission.READ)
+        with self._store.transaction() as records:
+            return self._views.deployment(records, records.deployments.get(deployment), stages=True)
+
+    def log(self, actor: Actor, deployment: int, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """The lines after a `seq`."""
+        self._gate.require(actor, Permission.READ)
+        with self._store.transaction() as records:
+            records.deployments.get(deployment)
+        return [LogLine(**vars(line)) for line in self._store.read_log(deployment, after, limit)]
+
+    def log_text(self, actor: Actor, deployment: int) -> Iterator[str]:
+        """The whole log as lines of text, a page at a time."""
+        page = self.log(actor, deployment, 0, _LOG_PAGE)
+        return self._lines(deployment, page)
+
+    def _lines(self, deployment: int, page: list[LogLine]) -> Iterator[str]:
+        while page:
+            for line in page:
+                yield f"{line.at:%H:%M:%S} {line.stage:<8} {line.text}\n"
+            page = [LogLine(**vars(line)) for line in self._store.read_log(deployment, page[-1].seq, _LOG_PAGE)]
+
+    def _manifest(self, project: Project, revision: Revision) -> Manifest:
+        text = self._source.read(project.name, revision.commit, FILE_NAME)
+        if text is None:
+            raise BadInput(
+                f"Commit {revision.commit[:12]} of {project.name} has no {FILE_NAME}.",
+                code="no_manifest",
+                hint="`branchline init` in the repository writes one; commit and push it.",
+            )
+        manifest = parse(text)
+        if manifest.project != project.name:
+            raise BadInput(
+                f"The manifest says `project: {manifest.project}`, but this is {project.name}.",
+                code="wrong_project",
+                hint="Deploy the right project, or correct the name in the manifest.",
+            )
+        return manifest
+
+    def list(
+        self,
+        actor: Actor,
+        project: str | None = None,
+        environment: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of deployments, newest first."""
+        self._gate.require(actor, Permission.READ, project=project)
+        with self._store.transaction() as records:
+            if project is not None:
+                records.projects.get(project)
+                if environment is not None:
+                    records.environments.get(project, environment)
+            found = records.deployments.page(project, environment, before, limit + 1)
+            items = [self._views.deployment(records, one) for one in found[:limit]]
+        return Page(items=items, next=items[-1].id if len(found) > limit else None)

@@ -1,0 +1,103 @@
+"""What every stage is given: whom it deploys, where to, what came before, where to write and when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from branchline.domain.deployment import Deployment
+from branchline.domain.environment import Environment
+from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
+from branchline.domain.manifest import Manifest
+from branchline.domain.pipeline import Stage
+from branchline.domain.project import Project
+from branchline.ports import Interrupt, Log
+from branchline.records import Store
+
+_LOOK_EVERY = 0.25
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One stage's view of its deployment. `outputs` holds what the stages before it left behind."""
+
+    deployment: Deployment
+    project: Project
+    environment: Environment
+    log: Log
+    stop: Interrupt
+    outputs: Mapping[Stage, Mapping[str, Any]]
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest of the commit, as `checkout` found it."""
+        return Manifest.model_validate(self.outputs[Stage.CHECKOUT]["manifest"])
+
+    @property
+    def built_before(self) -> str:
+        """Which release makes building needless; empty where there is none."""
+        return str(self.outputs[Stage.CHECKOUT].get("built_before", ""))
+
+    @property
+    def image(self) -> str:
+        """The name that the release's containers start from, as `prepare` found it."""
+        return str(self.outputs[Stage.PREPARE]["image"])
+
+    @property
+    def config_version(self) -> int:
+        """The version of the config that `prepare` pinned; 0 where nothing was ever set."""
+        return int(self.outputs[Stage.PREPARE]["config_version"])
+
+    @property
+    def hostnames(self) -> list[str]:
+        """Where the environment answers, as `prepare` found it."""
+        return list(self.outputs[Stage.PREPARE]["hostnames"])
+
+
+class StageInterrupt:
+    """Port `Interrupt` for one stage: its time limit, somebody's wish to cancel, another runner's take-over."""
+
+    def __init__(self, store: Store, deployment: int, runner: str, stage: Stage, limit: float, cancellable: bool):
+        self._store = store
+        self._deployment = deployment
+        self._runner = runner
+        self._stage = stage
+        self._limit = limit
+        self._cancellable = cancellable
+        self._ends = time.monotonic() + limit
+        self._next_look = 0.0
+
+    def check(self) -> None:
+        """Raise Cancelled, DeploymentFailed (`stage_timed_out`) or TakenOver when it is time to stop."""
+        now = time.monotonic()
+        if now > self._ends:
+            raise DeploymentFailed(
+                f"The stage {self._stage} did not end within its {self._limit:g} s.",
+                code="stage_timed_out",
+                hint=f"Its last lines are in the log. The limit is `timeouts.{self._stage}` in the manifest.",
+            )
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY
+        try:
+            with self._store.transaction() as records:
+                runner, cancel = records.deployments.carried_by(self._deployment)
+        except PlatformBroke:
+            return  # the database is away for a moment; the time limit still counts
+        if runner != self._runner:
+            raise TakenOver(f"The runner {runner} carries deployment {self._deployment} now.")
+        if cancel and self._cancellable:
+            raise Cancelled("Somebody cancelled the deployment.", hint="What was live before stays live.")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but wake up and raise as `check` does."""
+        until = time.monotonic() + seconds
+        while True:
+            self.check()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _LOOK_EVERY))

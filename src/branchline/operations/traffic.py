@@ -1,0 +1,147 @@
+"""Traffic: switch to the new containers, watch them, drain the old ones; or undo all of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.errors import DeploymentFailed
+from branchline.domain.manifest import Manifest, Service
+from branchline.domain.pipeline import Stage, StageResult
+from branchline.operations.health import Health, check_of
+from branchline.operations.scene import Scene
+from branchline.ports import Containers, Instance, Proxy, Route
+from branchline.records import Store
+
+_DEFAULT_PAUSE = 1.0
+_SETTLE = 0.05
+
+
+class TrafficShift:
+    """The stages around the one moment that users notice."""
+
+    def __init__(
+        self,
+        store: Store,
+        containers: Containers,
+        proxy: Proxy,
+        health: Health,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._containers = containers
+        self._proxy = proxy
+        self._health = health
+        self._clock = clock
+
+    def switch(self, scene: Scene) -> StageResult:
+        """Send all traffic to the new containers, in one move."""
+        instances = self._containers.instances(scene.environment, scene.deployment.id)
+        mark = self._proxy.mark()
+        scene.stop.check()
+        self._proxy.switch(scene.environment, scene.hostnames, routes(scene.manifest, instances))
+        self._note_live(scene, scene.deployment.id, Kind.DEPLOYMENT_SWITCHED)
+        address = self._proxy.url(scene.hostnames[0]) if _routed(scene.manifest) else "no route"
+        return StageResult({"mark": mark}, note=address)
+
+    def watch(self, scene: Scene) -> StageResult:
+        """Look on for a while: failing probes, restarts or too many 5xx mean that the release is sick."""
+        watch = scene.manifest.watch
+        instances = self._containers.instances(scene.environment, scene.deployment.id)
+        mark = int(scene.outputs[Stage.SWITCH]["mark"])
+        failures = {instance.name: 0 for instance in instances}
+        began = self._clock()
+        while (passed := self._clock() - began) < watch.window:
+            for instance in instances:
+                scene.stop.check()
+                saw = self._health.sick(instance, scene.manifest.services[instance.service])
+                failures[instance.name] = failures[instance.name] + 1 if saw else 0
+                ended = saw.startswith("it ")
+                if saw and (ended or failures[instance.name] >= watch.failures):
+                    self._health.show_output(instance, scene.log)
+                    raise _sick(f"{instance.service} {instance.replica} turned sick", saw, passed)
+            seen = self._proxy.traffic(scene.hostnames, mark)
+            if seen.requests >= watch.requests and seen.errors > watch.errors * seen.requests:
+                raise _sick("too many requests failed", f"{seen.errors} of {seen.requests} with 5xx", passed)
+            scene.stop.wait(max(0.0, min(self._pause(scene), watch.window - passed)))
+        seen = self._proxy.traffic(scene.hostnames, mark)
+        return StageResult(note=f"{seen.requests} requests, {seen.errors} with 5xx")
+
+    def drain(self, scene: Scene) -> StageResult:
+        """The old containers finish what they began, then stop; whatever else is left of before goes as well."""
+        mine = scene.deployment.id
+        old = [one for one in self._containers.instances(scene.environment) if one.deployment != mine]
+        targets = [f"{one.address}:{one.port}" for one in old if one.port]
+        grace = self._grace(scene)
+        waited_since = self._clock()
+        scene.stop.wait(_SETTLE)  # a request that the proxy sent off just before the switch shows up now at the latest
+        while targets and (busy := self._proxy.in_flight(targets)) and self._clock() - waited_since < grace:
+            scene.stop.wait(0.1 if busy else 0)
+        took = self._clock() - waited_since
+        for deployment in sorted({one.deployment for one in old}):
+            self._containers.stop(scene.environment, deployment, grace)
+        return StageResult(note=f"{len(old)} stopped after {took:.1f} s" if old else "nothing was live before")
+
+    def undo(self, scene: Scene) -> StageResult:
+        """Put back what was live before, if it is not live still, and remove the new containers."""
+        with self._store.transaction() as records:
+            about = records.deployments.get(scene.deployment.id)
+            switched = any(record.name is Stage.SWITCH for record in records.deployments.stages(about.id))
+            before = records.deployments.get(about.replaces) if about.replaces else None
+            manifest = records.releases.get(before.release).manifest if before and before.release else None
+        note = "nothing had changed for users"
+        if switched:
+            hostnames = scene.hostnames
+            if before and manifest:
+                instances = self._containers.instances(scene.environment, before.id)
+                self._proxy.switch(scene.environment, hostnames, routes(manifest, instances))
+                note = f"deployment {before.id} is live again"
+            else:
+                self._proxy.switch(scene.environment, hostnames, [])
+                note = "there was no earlier release to go back to"
+            self._note_live(scene, before.id if before else None, Kind.DEPLOYMENT_UNDONE)
+        self._containers.stop(scene.environment, scene.deployment.id, grace=5.0)
+        scene.log.write(note)
+        return StageResult(note=note)
+
+    def _note_live(self, scene: Scene, deployment: int | None, kind: Kind) -> None:
+        about = scene.deployment
+        with self._store.transaction() as records:
+            records.environments.set_live(scene.environment, deployment)
+            detail = {"live": deployment}
+            event = AuditEvent(kind, "platform", about.project, about.environment, about.id, detail)
+            records.register.add(event)
+
+    def _grace(self, scene: Scene) -> float:
+        return max(service.stop_grace_period for service in scene.manifest.services.values())
+
+    @staticmethod
+    def _pause(scene: Scene) -> float:
+        checks = [check for service in scene.manifest.services.values() if (check := check_of(service))]
+        return max(0.2, min([_DEFAULT_PAUSE, *(check.interval for check in checks)]))
+
+
+def routes(manifest: Manifest, instances: Sequence[Instance]) -> list[Route]:
+    """Where each path prefix of the manifest leads, given the containers that are there."""
+    return [
+        Route(prefix, _targets(name, service, instances))
+        for name, service in manifest.services.items()
+        for prefix in service.routes
+    ]
+
+
+def _targets(name: str, service: Service, instances: Sequence[Instance]) -> tuple[str, ...]:
+    return tuple(f"{one.address}:{service.port}" for one in instances if one.service == name)
+
+
+def _routed(manifest: Manifest) -> bool:
+    return any(service.routes for service in manifest.services.values())
+
+
+def _sick(what: str, saw: str, after: float) -> DeploymentFailed:
+    return DeploymentFailed(
+        f"{after:.0f} s after the switch, {what} ({saw}).",
+        code="sick_after_switch",
+        hint="What was live before is live again. The end of the container's output is in the log.",
+    )

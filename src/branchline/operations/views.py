@@ -1,0 +1,79 @@
+"""Read models: what people are shown of projects, environments and deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from branchline.domain.deployment import Deployment, State
+from branchline.domain.environment import Environment
+from branchline.records import Records, StageRecord
+from branchline.wire import DeploymentView, EnvironmentView, FailureView, StageView
+
+
+class Views:
+    """Turns records into what the API answers. `url` says where people open a hostname."""
+
+    def __init__(self, url: Callable[[str], str]) -> None:
+        self._url = url
+
+    def environment(self, records: Records, environment: Environment) -> EnvironmentView:
+        """What is live there, what runs, what waits."""
+        names = records.environments.hostnames(environment)
+        newest = records.deployments.page(environment.project, environment.name, None, 20)
+        live = environment.live_deployment
+        running = next((one for one in newest if one.state is State.RUNNING), None)
+        return EnvironmentView(
+            project=environment.project,
+            name=environment.name,
+            tier=environment.tier,
+            url=self._url(names[0]) if names else None,
+            live=self.deployment(records, records.deployments.get(live)) if live else None,
+            running=self.deployment(records, running) if running else None,
+            queued=sum(one.state is State.QUEUED for one in newest),
+        )
+
+    def deployment(self, records: Records, deployment: Deployment, stages: bool = False) -> DeploymentView:
+        """One deployment, with its stages where they are asked for."""
+        environment = records.environments.get(deployment.project, deployment.environment)
+        names = records.environments.hostnames(environment)
+        release = records.releases.get(deployment.release) if deployment.release else None
+        failure = deployment.failure
+        return DeploymentView(
+            id=deployment.id,
+            project=deployment.project,
+            environment=deployment.environment,
+            ref=deployment.ref,
+            commit=deployment.commit,
+            subject=deployment.subject,
+            state=deployment.state,
+            actor=deployment.actor,
+            trigger=deployment.trigger,
+            reason=deployment.reason,
+            requested_at=deployment.requested_at,
+            started_at=deployment.started_at,
+            finished_at=deployment.finished_at,
+            release=release.number if release else None,
+            image=release.image if release else None,
+            replaces=deployment.replaces,
+            superseded_by=deployment.superseded_by,
+            cancel_requested=deployment.cancel_requested,
+            failed_stage=deployment.failed_stage,
+            failure=FailureView(**vars(failure)) if failure else None,
+            url=self._url(names[0]) if names else None,
+            live=environment.live_deployment == deployment.id,
+            config_version=deployment.config_version,
+            stages=[stage_view(one) for one in records.deployments.stages(deployment.id)] if stages else [],
+        )
+
+
+def stage_view(record: StageRecord) -> StageView:
+    """One stage, with its seconds once it has ended."""
+    took = (record.finished_at - record.started_at).total_seconds() if record.finished_at else None
+    return StageView(
+        name=record.name,
+        state=record.state,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        seconds=took,
+        note=record.note,
+    )
