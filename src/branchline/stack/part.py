@@ -16,7 +16,7 @@ from branchline.domain.errors import TimedOut
 from branchline.stack.process import Command, Process
 
 
-class NotReady(Exception):  # noqa: N818 it is an answer, not a fault
+class NotReady(Exception):
     """The part does not do its work now; the message says why, in a few words."""
 
 
@@ -38,7 +38,7 @@ class Part(ABC):
     def endpoint(self) -> str:
         """Where it is reached, for people."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 not every part has something to do here
         """Write what it needs before it can start: folders, configuration, binaries."""
 
     @abstractmethod
@@ -49,10 +49,10 @@ class Part(ABC):
     def check(self) -> None:
         """Raise NotReady unless it does its work right now. Takes at most two seconds."""
 
-    def settle(self) -> None:
-        """Give the running server what only a running server takes: roles, mounts. Raises NotReady to be asked again."""
+    def settle(self) -> None:  # noqa: B027
+        """Give the server what only a running server takes, such as roles. Raises NotReady to be asked again."""
 
-    def stopped(self) -> None:
+    def stopped(self) -> None:  # noqa: B027
         """Undo what outlives the process, where there is such a thing."""
 
 
@@ -122,9 +122,10 @@ def await_ready(part: Part, process: Process | None, log: Path, pause: float = 0
         try:
             part.check()
             part.settle()
-            return
         except NotReady as answer:
             reason = str(answer)
+        else:
+            return
         if process and process.wait(0):
             raise TimedOut(
                 f"{part.name} ended while it was starting: {process.ending()}.",

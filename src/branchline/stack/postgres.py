@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
+from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke
 from branchline.layout import Layout
 from branchline.stack import binaries, files
@@ -31,7 +33,7 @@ class Cluster(StrEnum):
 
 
 class Postgres(Part):
-    """One cluster. Those of the tiers also listen where containers reach them, and let each role into its own database."""
+    """One cluster. Those of the tiers also listen where containers reach them; each role enters its own database."""
 
     stop_signal = signal.SIGINT  # end sessions now and write everything down
     stop_limit = 30.0
@@ -50,16 +52,19 @@ class Postgres(Part):
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def conninfo(self, database: str = "postgres") -> str:
-        """How the superuser connects; holds the password."""
-        return make_conninfo(
-            host="127.0.0.1",
-            port=self.port,
-            dbname=database,
-            user=SUPERUSER,
-            password=self._layout.key(f"{self.name}.password").reveal(),
-            connect_timeout=2,
-        )
+    def admin_url(self, database: str = "postgres") -> Secret:
+        """How the superuser connects."""
+        password = self._layout.key(f"{self.name}.password").reveal()
+        return Secret(f"postgresql://{SUPERUSER}:{password}@{self.endpoint}/{database}")
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection]:
+        """A session of the superuser, each statement on its own; raises NotReady where there is none to be had."""
+        try:
+            with psycopg.connect(self.admin_url().reveal(), autocommit=True, connect_timeout=2) as connection:
+                yield connection
+        except psycopg.OperationalError as error:
+            raise NotReady(" ".join(str(error).split())[:200]) from None
 
     def prepare(self) -> None:
         programs = binaries.postgres(self._layout.home)
@@ -80,20 +85,14 @@ class Postgres(Part):
     def check(self) -> None:
         if self._gateway:
             check_port(self._gateway, self.port)
-        try:
-            with psycopg.connect(self.conninfo()) as connection:
-                connection.execute("SELECT 1")
-        except psycopg.OperationalError as error:
-            raise NotReady(_one_line(error)) from None
+        with self.connection() as connection:
+            connection.execute("SELECT 1")
 
     def settle(self) -> None:
-        try:
-            with psycopg.connect(self.conninfo(), autocommit=True) as connection:
-                connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
-                if self._cluster is Cluster.PLATFORM:
-                    self._make_room_for_the_platform(connection)
-        except psycopg.OperationalError as error:
-            raise NotReady(_one_line(error)) from None
+        with self.connection() as connection:
+            connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
+            if self._cluster is Cluster.PLATFORM:
+                self._make_room_for_the_platform(connection)
 
     def _make_room_for_the_platform(self, connection: psycopg.Connection) -> None:
         role, database = sql.Identifier(PLATFORM_ROLE), sql.Identifier(PLATFORM_DATABASE)
@@ -117,7 +116,7 @@ class Postgres(Part):
                     str(programs / "initdb"),
                     *("--pgdata", str(partial), "--username", SUPERUSER, "--pwfile", str(password)),
                     *("--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8"),
-                    # Its own C.UTF-8 and not the system's: an upgrade of the machine cannot change the order of an index.
+                    # Its own C.UTF-8, not the system's: an upgrade of the machine cannot change the order of an index.
                     *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
                     *("--sync-method", "syncfs"),
                 ],
@@ -188,7 +187,3 @@ class Postgres(Part):
             at_work = False
         if not at_work:
             file.unlink(missing_ok=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import select
-import signal
+import signal as signals
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 SERVER_USER = "branchline"
 """Who the servers run as when we are root: PostgreSQL refuses root, and the others need none of its rights."""
@@ -92,10 +93,11 @@ class Process:
 
         Raises OSError where the program cannot be run.
         """
-        account: dict[str, object] = {}
+        account: dict[str, Any] = {}
         if command.user is not None:
             account = {"user": command.user.uid, "group": command.user.gid, "extra_groups": []}
-        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as output:
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "ab") as output:
             child = subprocess.Popen(
                 command.argv,
                 cwd=command.folder,
@@ -105,7 +107,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 umask=0o077,
-                **account,  # type: ignore[call-overload]
+                **account,
             )
         # A process that died at once is our zombie until it is waited for, hence its pid cannot be another's yet.
         return cls(Identity.of(child.pid) or Identity(child.pid, 0, ""), child)
@@ -129,24 +131,24 @@ class Process:
         if self._child is None:
             return "ended"
         status = self._child.wait(timeout=5)
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        return f"killed by {signals.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: signals.Signals) -> None:
         """Send a signal to it alone; a process that is gone is fine."""
         if self._handle >= 0:
             try:
-                signal.pidfd_send_signal(self._handle, number)
+                signals.pidfd_send_signal(self._handle, number)
             except ProcessLookupError:
                 return
 
     def kill_session(self) -> None:
         """SIGKILL what is left of it and of the children that stayed in its process group."""
         try:
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signals.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            self.signal(signal.SIGKILL)
+            self.signal(signals.SIGKILL)
 
-    def stop(self, first: signal.Signals, limit: float) -> bool:
+    def stop(self, first: signals.Signals, limit: float) -> bool:
         """Ask it to end, wait at most `limit` seconds, then SIGKILL. Returns whether it ended when it was asked."""
         self.signal(first)
         willing = self.wait(limit)

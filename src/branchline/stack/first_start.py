@@ -1,0 +1,174 @@
+"""The first start of a platform: its folder, its keys, and the choices that must not change later."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from joserfc.jwk import ECKey
+
+from branchline.domain.errors import BadInput, PlatformBroke
+from branchline.layout import Layout, Ports
+from branchline.stack import files
+from branchline.stack.process import SERVER_USER, User, server_user
+
+PREFERRED_PORTS = Ports(
+    server=8700,
+    proxy=8080,
+    registry=5080,
+    openbao=8710,
+    openbao_cluster=8711,
+    postgres_platform=5440,
+    postgres_nonprod=5441,
+    postgres_production=5442,
+)
+HIGHEST_PORT = 32767
+"""Above it Linux takes ports for outgoing connections."""
+
+SIGNING_KEYS = ("server", "nonprod", "production", "operator")
+PASSWORDS = ("postgres-platform", "postgres-platform-app", "postgres-nonprod", "postgres-production")
+LONGEST_HOME = 70
+"""Characters: a Unix socket's path, which lies in it, may have 107."""
+
+
+def account() -> User | None:
+    """Who the servers run as; raises BadInput (`no_server_user`) where that account must be made first."""
+    try:
+        return server_user()
+    except KeyError:
+        raise BadInput(
+            f"The account {SERVER_USER}, which the servers run as, does not exist.",
+            code="no_server_user",
+            hint=f"Run `make setup`, or: useradd --system --no-create-home --shell /usr/sbin/nologin {SERVER_USER}",
+        ) from None
+
+
+def establish(home: Path, taken: Iterable[IPv4Network] = (), preferred: Ports = PREFERRED_PORTS) -> Layout:
+    """Make the home with its folders and keys, or complete one that a crash left half made; return its layout.
+
+    `taken` are networks that the platform must keep away from, besides the machine's own routes.
+    Raises BadInput: `home_too_long`, `home_unreachable`, `no_server_user`; PlatformBroke: `no_addresses`, `no_ports`.
+    """
+    user = account()
+    home = home.resolve()
+    if len(str(home)) > LONGEST_HOME:
+        raise BadInput(
+            f"The path of the home is longer than {LONGEST_HOME} characters.",
+            code="home_too_long",
+            hint="Name a shorter one with BRANCHLINE_HOME: sockets lie in it, and their paths are limited.",
+        )
+    _make_folders(home, user)
+    _make_keys(home / "keys", user)
+    if (home / "stack.json").exists():
+        return Layout.load(home)
+    layout = Layout(home, instance_name(home), choose_subnet(home, [*taken, *routes()]), choose_ports(preferred))
+    layout.save()
+    return layout
+
+
+def instance_name(home: Path) -> str:
+    """What everything of this home is called in Docker: short, the same at every start, another for another home."""
+    return "bl" + hashlib.sha256(str(home).encode()).hexdigest()[:6]
+
+
+def choose_subnet(home: Path, taken: Iterable[IPv4Network]) -> IPv4Network:
+    """A /16 that overlaps nothing; the search starts where the home's name says, so that two homes rarely race."""
+    avoided = list(taken)
+    start = int(hashlib.sha256(str(home).encode()).hexdigest(), 16)
+    for step in range(54):
+        subnet = IPv4Network(f"10.{201 + (start + step) % 54}.0.0/16")
+        if not any(subnet.overlaps(other) for other in avoided):
+            return subnet
+    raise PlatformBroke(
+        "No range of addresses is free for the platform's networks.",
+        code="no_addresses",
+        hint="It needs one of 10.201.0.0/16 to 10.254.0.0/16; see `ip route` and `docker network ls`.",
+    )
+
+
+def choose_ports(preferred: Ports) -> Ports:
+    """The preferred ports, or for each that somebody listens on, the next free one."""
+    chosen: dict[str, int] = {}
+    for field in fields(Ports):
+        port: int = getattr(preferred, field.name)
+        while port in chosen.values() or not port_is_free(port):
+            port += 1
+            if port > HIGHEST_PORT:
+                raise PlatformBroke(
+                    f"No port is free for {field.name}.", code="no_ports", hint=f"Free one below {HIGHEST_PORT + 1}."
+                )
+        chosen[field.name] = port
+    return Ports(**chosen)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether nobody listens on this port, on any address of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 nothing is served
+        except OSError:
+            return False
+        return True
+
+
+def routes() -> Iterator[IPv4Network]:
+    """The networks that this machine knows a way to, without the default route."""
+    try:
+        told = subprocess.run(
+            ["ip", "-json", "-4", "route", "show", "table", "all"], capture_output=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return
+    for route in json.loads(told.stdout or "[]"):
+        if (destination := route.get("dst", "default")) != "default":
+            yield ipaddress.IPv4Network(destination, strict=False)
+
+
+def _make_folders(home: Path, user: User | None) -> None:
+    files.folder(home)
+    _check_reachable(home, user)
+    for name in ("keys", "run", "log", "postgres", "caddy", "work", "git"):
+        files.folder(home / name)
+    files.folder(home / "run" / "parts", mode=0o700)
+    files.folder(home / "bin", mode=0o755)
+    files.folder(home / "caddy" / "routes", mode=0o755)
+    for name in ("openbao", "registry", "caddy/storage", "run/caddy", "log/caddy"):
+        files.folder(home / name, user=user, mode=0o700)
+
+
+def _check_reachable(home: Path, user: User | None) -> None:
+    if user is None:
+        return
+    for parent in home.parents:
+        if not parent.stat().st_mode & 0o001:
+            raise BadInput(
+                f"The account {user.name} cannot pass through {parent} to reach the home.",
+                code="home_unreachable",
+                hint="Name a home elsewhere with BRANCHLINE_HOME, such as /var/lib/branchline.",
+            )
+
+
+def _make_keys(keys: Path, user: User | None) -> None:
+    for name in SIGNING_KEYS:
+        if not (keys / f"{name}.pem").exists():
+            files.write(keys / f"{name}.pem", ECKey.generate_key("P-256").as_pem(private=True))
+        if not (keys / f"{name}.pub").exists():
+            private = ECKey.import_key((keys / f"{name}.pem").read_text())
+            files.write(keys / f"{name}.pub", private.as_pem(private=False), mode=0o644)
+    for name in PASSWORDS:
+        if not (keys / f"{name}.password").exists():
+            files.write(keys / f"{name}.password", secrets.token_urlsafe(32) + "\n")
+    if not (keys / "openbao-seal.key").exists():
+        files.write(keys / "openbao-seal.key", os.urandom(32), user=user)
+    if not (keys / "registry.secret").exists():
+        files.write(keys / "registry.secret", secrets.token_urlsafe(32) + "\n")
