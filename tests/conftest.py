@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from branchline.endpoints import Endpoints
 from branchline.layout import Layout, Ports
 from branchline.settings import Settings
 from branchline.stack import docker, first_start
@@ -25,6 +26,8 @@ from branchline.stack.part import running
 from branchline.stack.postgres import Cluster, Postgres
 from branchline.stack.registry import Registry
 from branchline.stack.removal import remove_instance
+from branchline.store.database import SqlStore, connect
+from branchline.store.schema import migrate
 
 
 def ports_of_our_own() -> Ports:
@@ -128,3 +131,11 @@ def stack(
 ) -> tuple[Settings, Layout]:
     """All the servers of a platform, with its settings and its layout."""
     return settings, home_layout
+
+
+@pytest.fixture(scope="session")
+def sql_store(settings: Settings, home_layout: Layout, postgres_platform: Postgres) -> SqlStore:
+    """The platform's own tables, migrated and empty."""
+    engine = connect(Endpoints(settings, home_layout).platform_database)
+    migrate(engine)
+    return SqlStore(engine)

@@ -1,0 +1,258 @@
+"""The promises of `Store` and `Records`, on the fake and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from branchline.domain.access import Role
+from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.deployment import Deployment, Failure, State, Trigger
+from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.errors import Conflict, NotFound
+from branchline.domain.manifest import Manifest
+from branchline.domain.pipeline import Stage, StageState
+from branchline.domain.project import Project
+from branchline.ports import Revision
+from branchline.records import Store
+from tests.fakes.store import MemoryStore
+
+MANIFEST = Manifest.model_validate({"project": "shop", "services": {"web": {"command": "run"}}})
+
+
+@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    return MemoryStore() if request.param == "fake" else request.getfixturevalue("sql_store")
+
+
+@pytest.fixture
+def project(store: Store) -> Project:
+    with store.transaction() as records:
+        return records.projects.add(f"p{uuid4().hex[:10]}", "/srv/shop.git")
+
+
+def environment(store: Store, project: Project, name: str = "develop", tier: Tier = Tier.NONPROD) -> Environment:
+    with store.transaction() as records:
+        return records.environments.ensure(project, Destination(name, tier))
+
+
+def queue(store: Store, place: Environment, commit: str = "a" * 40) -> Deployment:
+    with store.transaction() as records:
+        revision = Revision("refs/heads/develop", commit, "subject")
+        return records.deployments.add(place, revision, actor="ada", trigger=Trigger.CLI, reason="")
+
+
+def claim_until_mine(store: Store, mine: set[int], tier: Tier = Tier.NONPROD) -> list[int]:
+    """Claims in order; the shared database may hold what other tests queued, which is passed over."""
+    claimed = []
+    with store.transaction() as records:
+        while (one := records.deployments.claim(tier, "runner-1")) is not None:
+            if one.id in mine:
+                claimed.append(one.id)
+    return claimed
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store, project: Project) -> None:
+    def interrupted() -> None:
+        with store.transaction() as records:
+            records.projects.add("ghost" + project.name[:8], "/x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    with store.transaction() as records, pytest.raises(NotFound):
+        records.projects.get("ghost" + project.name[:8])
+
+
+def test_a_project_is_added_once(store: Store, project: Project) -> None:
+    with store.transaction() as records, pytest.raises(Conflict) as refused:
+        records.projects.add(project.name, "/elsewhere")
+    assert refused.value.code == "project_exists"
+
+
+def test_environments_get_slots_of_their_own(store: Store, project: Project) -> None:
+    places = [environment(store, project, name) for name in ("develop", "staging", "develop")]
+    assert places[0] == places[2]
+    assert places[0].slot != places[1].slot
+    assert min(places[0].slot, places[1].slot) >= 1
+
+
+def test_hostnames_belong_to_one_environment(store: Store, project: Project) -> None:
+    develop, staging = environment(store, project), environment(store, project, "staging")
+    mine, other = f"a.{project.name}.test", f"b.{project.name}.test"
+    with store.transaction() as records:
+        records.environments.claim_hostnames(develop, [mine, other])
+    with pytest.raises(Conflict) as refused, store.transaction() as records:
+        records.environments.claim_hostnames(staging, [other])
+    assert refused.value.code == "hostname_taken"
+    with store.transaction() as records:
+        records.environments.claim_hostnames(develop, [mine])
+        records.environments.claim_hostnames(staging, [other])
+        assert records.environments.hostnames(develop) == [mine]
+        assert records.environments.hostnames(staging) == [other]
+
+
+def test_a_release_of_the_same_inputs_is_the_same_release(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        first = records.releases.add(project, "a" * 40, "key-1", "shop@sha256:1", MANIFEST)
+        again = records.releases.add(project, "a" * 40, "key-1", "shop@sha256:2", MANIFEST)
+        second = records.releases.add(project, "b" * 40, "key-2", "shop@sha256:3", MANIFEST)
+        assert again == first
+        assert (first.number, second.number) == (1, 2)
+        assert records.releases.find(project, "key-2") == second
+        assert records.releases.get(first.id).manifest == MANIFEST
+
+
+def test_newer_deployments_supersede_those_that_wait(store: Store, project: Project) -> None:
+    develop, staging = environment(store, project), environment(store, project, "staging")
+    first, elsewhere, newest = queue(store, develop), queue(store, staging), queue(store, develop)
+    with store.transaction() as records:
+        assert records.deployments.supersede(newest) == [first.id]
+        ended = records.deployments.get(first.id)
+        assert (ended.state, ended.superseded_by) == (State.SUPERSEDED, newest.id)
+        assert records.deployments.get(elsewhere.id).state is State.QUEUED
+
+
+def test_one_deployment_of_an_environment_runs_at_a_time(store: Store, project: Project) -> None:
+    develop, staging = environment(store, project), environment(store, project, "staging")
+    first, second, elsewhere = queue(store, develop), queue(store, develop), queue(store, staging)
+    mine = {first.id, second.id, elsewhere.id}
+    assert set(claim_until_mine(store, mine)) == {first.id, elsewhere.id}
+    with store.transaction() as records:
+        assert records.deployments.finish(first.id, State.SUCCEEDED)
+    assert claim_until_mine(store, mine) == [second.id]
+
+
+def test_a_tier_claims_its_own_only(store: Store, project: Project) -> None:
+    production = environment(store, project, "production", Tier.PRODUCTION)
+    asked = queue(store, production)
+    assert claim_until_mine(store, {asked.id}) == []
+    assert claim_until_mine(store, {asked.id}, Tier.PRODUCTION) == [asked.id]
+
+
+def test_projects_with_less_running_come_first(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        other = records.projects.add(f"q{uuid4().hex[:10]}", "/srv/other.git")
+    places = [environment(store, project, name) for name in ("one", "two", "three")]
+    waiting = [queue(store, place) for place in places]
+    quiet = queue(store, environment(store, other))
+    order = claim_until_mine(store, {one.id for one in (*waiting, quiet)})
+    assert order.index(quiet.id) == 1
+
+
+def test_claiming_from_many_threads_gives_each_deployment_once(store: Store, project: Project) -> None:
+    asked = {queue(store, environment(store, project, f"e{number}")).id for number in range(8)}
+    claimed: list[int] = []
+
+    def work() -> None:
+        while True:
+            with store.transaction() as records:
+                one = records.deployments.claim(Tier.NONPROD, "runner-1")
+            if one is None:
+                return
+            claimed.append(one.id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    leftover = claim_until_mine(store, asked)  # a claim may have looked away from what another had locked
+    mine = [one for one in claimed if one in asked] + leftover
+    assert sorted(mine) == sorted(asked)
+
+
+def test_an_end_is_final(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    why = Failure("tests_failed", "The tests failed.", "Look.")
+    with store.transaction() as records:
+        assert records.deployments.finish(asked.id, State.FAILED, Stage.TEST, why)
+        assert not records.deployments.finish(asked.id, State.SUCCEEDED)
+        ended = records.deployments.get(asked.id)
+    assert (ended.state, ended.failed_stage, ended.failure) == (State.FAILED, Stage.TEST, why)
+    assert ended.finished_at is not None
+
+
+def test_what_is_replaced_is_noted_once(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    old, new = queue(store, place), queue(store, place)
+    with store.transaction() as records:
+        records.environments.set_live(place, old.id)
+        assert records.deployments.note_replaces(new.id) == old.id
+        records.environments.set_live(place, new.id)
+        assert records.deployments.note_replaces(new.id) == old.id
+        records.deployments.note_config(new.id, 4)
+        records.deployments.note_config(new.id, 9)
+        assert records.deployments.get(new.id).config_version == 4
+
+
+def test_stages_keep_their_first_start(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    with store.transaction() as records:
+        records.deployments.begin_stage(asked.id, Stage.BUILD)
+    with store.transaction() as records:
+        began = records.deployments.stages(asked.id)[0].started_at
+        records.deployments.begin_stage(asked.id, Stage.BUILD)
+        records.deployments.end_stage(asked.id, Stage.BUILD, StageState.PASSED, "sha256:1")
+        (stage,) = records.deployments.stages(asked.id)
+    assert (stage.name, stage.state, stage.note, stage.started_at) == (
+        Stage.BUILD,
+        StageState.PASSED,
+        "sha256:1",
+        began,
+    )
+    assert stage.finished_at is not None
+
+
+def test_pages_of_deployments(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    numbers = [queue(store, place).id for _ in range(5)]
+    with store.transaction() as records:
+        newest = [one.id for one in records.deployments.page(project.name, "develop", None, 2)]
+        older = [one.id for one in records.deployments.page(project.name, None, newest[-1], 10)]
+    assert newest + older == numbers[::-1]
+
+
+def test_adopting_changes_the_carrier(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    with store.transaction() as records:
+        records.deployments.adopt(asked.id, "runner-2")
+        records.deployments.ask_to_cancel(asked.id)
+        assert records.deployments.carried_by(asked.id) == ("runner-2", True)
+
+
+def test_the_register_keeps_order_and_detail(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        for number in range(3):
+            records.register.add(
+                AuditEvent(Kind.PROJECT_ADDED, "ada", project.name, detail={"number": number, "text": "ü\u2028"})
+            )
+        page = records.register.page(project.name, None, 2)
+        rest = records.register.page(project.name, page[-1][0], 5)
+    assert [event.detail["number"] for _, _, event in [*page, *rest]] == [2, 1, 0]
+
+
+def test_tokens_by_digest(store: Store) -> None:
+    name, digest = f"t{uuid4().hex}", uuid4().hex
+    with store.transaction() as records:
+        records.tokens.add(name, Role.DEVELOPER, digest)
+        assert records.tokens.by_digest(digest).role is Role.DEVELOPER
+        assert records.tokens.by_digest("nobody's") is None
+    with store.transaction() as records:
+        (mine,) = [token for token in records.tokens.all() if token.name == name]
+        assert mine.last_used_at is not None
+        records.tokens.remove(name)
+        assert records.tokens.by_digest(digest) is None
+
+
+def test_logs_come_back_as_they_were_written(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    now = datetime.now(UTC)
+    store.append_log(asked.id, [(now, "build", f"line {number} ü \x00") for number in range(5)])
+    first = store.read_log(asked.id, 0, 3)
+    rest = store.read_log(asked.id, first[-1].seq, 10)
+    assert [line.text for line in first + rest] == [f"line {number} ü ␀" for number in range(5)]
+    assert store.log_size(asked.id) == sum(len(line.text) for line in first + rest)

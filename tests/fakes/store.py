@@ -1,0 +1,359 @@
+"""A store in memory. A transaction that raises leaves no trace, as in the real one."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from branchline.domain.access import Role
+from branchline.domain.audit import AuditEvent
+from branchline.domain.deployment import Deployment, Failure, State, Trigger
+from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.errors import Conflict, NotFound, PlatformBroke
+from branchline.domain.manifest import Manifest
+from branchline.domain.pipeline import Stage, StageState
+from branchline.domain.project import Project
+from branchline.domain.release import Release
+from branchline.ports import Revision
+from branchline.records import Line, StageRecord, TokenRecord
+
+
+@dataclass
+class Tables:
+    """Everything that the store holds."""
+
+    projects: dict[str, Project] = field(default_factory=dict)
+    environments: dict[int, Environment] = field(default_factory=dict)
+    hostnames: dict[str, int] = field(default_factory=dict)
+    releases: dict[int, tuple[str, Release]] = field(default_factory=dict)
+    deployments: dict[int, Deployment] = field(default_factory=dict)
+    runners: dict[int, str] = field(default_factory=dict)
+    noted: set[int] = field(default_factory=set)
+    stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
+    events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
+    tokens: dict[str, tuple[str, TokenRecord]] = field(default_factory=dict)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryProjects:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def add(self, name: str, repository: str) -> Project:
+        if name in self._t.projects:
+            raise Conflict(f"There is a project {name} already.", code="project_exists")
+        self._t.projects[name] = Project(len(self._t.projects) + 1, name, repository)
+        return self._t.projects[name]
+
+    def get(self, name: str) -> Project:
+        if name not in self._t.projects:
+            raise NotFound(f"There is no project {name!r}.", code="unknown_project")
+        return self._t.projects[name]
+
+    def all(self) -> list[Project]:
+        return [self._t.projects[name] for name in sorted(self._t.projects)]
+
+
+class MemoryEnvironments:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def ensure(self, project: Project, destination: Destination) -> Environment:
+        for environment in self._t.environments.values():
+            if (environment.project, environment.name) == (project.name, destination.name):
+                return environment
+        taken = {one.slot for one in self._t.environments.values()}
+        slot = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        number = len(self._t.environments) + 1
+        self._t.environments[number] = Environment(number, project.name, destination.name, destination.tier, slot)
+        return self._t.environments[number]
+
+    def get(self, project: str, name: str) -> Environment:
+        for environment in self._t.environments.values():
+            if (environment.project, environment.name) == (project, name):
+                return environment
+        raise NotFound(f"{project} has no environment {name!r}.", code="unknown_environment")
+
+    def of(self, project: str) -> list[Environment]:
+        mine = [one for one in self._t.environments.values() if one.project == project]
+        return sorted(mine, key=lambda one: one.name)
+
+    def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
+        for name in hostnames:
+            if self._t.hostnames.get(name, environment.id) != environment.id:
+                raise Conflict(f"The hostname {name} belongs to another environment.", code="hostname_taken")
+        for name in self.hostnames(environment):
+            del self._t.hostnames[name]
+        self._t.hostnames.update(dict.fromkeys(hostnames, environment.id))
+
+    def hostnames(self, environment: Environment) -> list[str]:
+        return sorted(name for name, owner in self._t.hostnames.items() if owner == environment.id)
+
+    def set_live(self, environment: Environment, deployment: int | None) -> None:
+        known = self._t.environments[environment.id]
+        self._t.environments[environment.id] = replace(known, live_deployment=deployment)
+
+
+class MemoryReleases:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def find(self, project: Project, build_key: str) -> Release | None:
+        for key, release in self._t.releases.values():
+            if (release.project, key) == (project.name, build_key):
+                return release
+        return None
+
+    def add(self, project: Project, commit: str, build_key: str, image: str, manifest: Manifest) -> Release:
+        if (known := self.find(project, build_key)) is not None:
+            return known
+        mine = [release for _, release in self._t.releases.values() if release.project == project.name]
+        number = len(self._t.releases) + 1
+        self._t.releases[number] = (
+            build_key,
+            Release(number, project.name, len(mine) + 1, commit, image, manifest),
+        )
+        return self._t.releases[number][1]
+
+    def get(self, release: int) -> Release:
+        if release not in self._t.releases:
+            raise NotFound(f"There is no release {release}.", code="unknown_release")
+        return self._t.releases[release][1]
+
+
+class MemoryDeployments:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def _change(self, deployment: int, **values: Any) -> Deployment:
+        self._t.deployments[deployment] = replace(self.get(deployment), **values)
+        return self._t.deployments[deployment]
+
+    def add(
+        self, environment: Environment, revision: Revision, *, actor: str, trigger: Trigger, reason: str
+    ) -> Deployment:
+        number = len(self._t.deployments) + 1
+        self._t.deployments[number] = Deployment(
+            id=number,
+            project=environment.project,
+            environment=environment.name,
+            environment_id=environment.id,
+            ref=revision.ref,
+            commit=revision.commit,
+            subject=revision.subject,
+            state=State.QUEUED,
+            actor=actor,
+            trigger=trigger,
+            reason=reason,
+            requested_at=_now(),
+        )
+        return self._t.deployments[number]
+
+    def supersede(self, newer: Deployment) -> list[int]:
+        older = [
+            one.id
+            for one in self._t.deployments.values()
+            if one.environment_id == newer.environment_id and one.state is State.QUEUED and one.id < newer.id
+        ]
+        for number in older:
+            self._change(number, state=State.SUPERSEDED, superseded_by=newer.id, finished_at=_now())
+        return older
+
+    def get(self, deployment: int) -> Deployment:
+        if deployment not in self._t.deployments:
+            raise NotFound(f"There is no deployment {deployment}.", code="unknown_deployment")
+        return self._t.deployments[deployment]
+
+    def page(self, project: str | None, environment: str | None, before: int | None, limit: int) -> list[Deployment]:
+        found = [
+            one
+            for one in self._t.deployments.values()
+            if project in (None, one.project)
+            and environment in (None, one.environment)
+            and (before is None or one.id < before)
+        ]
+        return sorted(found, key=lambda one: -one.id)[:limit]
+
+    def ask_to_cancel(self, deployment: int) -> None:
+        self._change(deployment, cancel_requested=True)
+
+    def claim(self, tier: Tier, runner: str) -> Deployment | None:
+        everything = self._t.deployments.values()
+        running = [one for one in everything if one.state is State.RUNNING]
+        busy = {one.environment_id for one in running}
+        waiting = [
+            one
+            for one in everything
+            if one.state is State.QUEUED
+            and one.environment_id not in busy
+            and self._t.environments[one.environment_id].tier is tier
+        ]
+        if not waiting:
+            return None
+        load = [one.project for one in running]
+        chosen = min(waiting, key=lambda one: (load.count(one.project), one.id))
+        self._t.runners[chosen.id] = runner
+        return self._change(chosen.id, state=State.RUNNING, started_at=_now())
+
+    def adopt(self, deployment: int, runner: str) -> Deployment:
+        self._t.runners[deployment] = runner
+        return self.get(deployment)
+
+    def carried_by(self, deployment: int) -> tuple[str | None, bool]:
+        return self._t.runners.get(deployment), self.get(deployment).cancel_requested
+
+    def running(self, tier: Tier) -> list[tuple[int, str]]:
+        return [
+            (one.id, self._t.runners[one.id])
+            for one in sorted(self._t.deployments.values(), key=lambda one: one.id)
+            if one.state is State.RUNNING and self._t.environments[one.environment_id].tier is tier
+        ]
+
+    def begin_stage(self, deployment: int, stage: Stage) -> None:
+        self._t.stages.setdefault((deployment, stage), StageRecord(stage, StageState.RUNNING, _now(), None, ""))
+
+    def end_stage(self, deployment: int, stage: Stage, state: StageState, note: str) -> None:
+        known = self._t.stages[deployment, stage]
+        self._t.stages[deployment, stage] = replace(known, state=state, note=note, finished_at=_now())
+
+    def stages(self, deployment: int) -> list[StageRecord]:
+        return [record for (number, _), record in self._t.stages.items() if number == deployment]
+
+    def note_replaces(self, deployment: int) -> int | None:
+        if deployment not in self._t.noted:
+            self._t.noted.add(deployment)
+            about = self.get(deployment)
+            self._change(deployment, replaces=self._t.environments[about.environment_id].live_deployment)
+        return self.get(deployment).replaces
+
+    def note_release(self, deployment: int, release: int) -> None:
+        self._change(deployment, release=release)
+
+    def note_config(self, deployment: int, version: int) -> None:
+        if self.get(deployment).config_version is None:
+            self._change(deployment, config_version=version)
+
+    def finish(
+        self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
+    ) -> bool:
+        if self.get(deployment).state.final:
+            return False
+        self._change(deployment, state=state, failed_stage=failed_stage, failure=failure, finished_at=_now())
+        return True
+
+    def count_by_state(self) -> dict[tuple[State, Tier], int]:
+        counts: dict[tuple[State, Tier], int] = {}
+        for one in self._t.deployments.values():
+            key = (one.state, self._t.environments[one.environment_id].tier)
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+
+class MemoryRegister:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def add(self, event: AuditEvent) -> None:
+        self._t.events.append((_now(), event))
+
+    def page(self, project: str | None, before: int | None, limit: int) -> list[tuple[int, datetime, AuditEvent]]:
+        numbered = [(number, at, event) for number, (at, event) in enumerate(self._t.events, 1)]
+        found = [
+            (number, at, event)
+            for number, at, event in numbered
+            if project in (None, event.project) and (before is None or number < before)
+        ]
+        return found[::-1][:limit]
+
+
+class MemoryTokens:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def add(self, name: str, role: Role, digest: str) -> None:
+        if name in self._t.tokens:
+            raise Conflict(f"There is a token {name!r} already.", code="token_exists")
+        self._t.tokens[name] = (digest, TokenRecord(name, role, _now(), None))
+
+    def by_digest(self, digest: str) -> TokenRecord | None:
+        for name, (known, record) in self._t.tokens.items():
+            if known == digest:
+                self._t.tokens[name] = (digest, replace(record, last_used_at=_now()))
+                return record
+        return None
+
+    def all(self) -> list[TokenRecord]:
+        return [self._t.tokens[name][1] for name in sorted(self._t.tokens)]
+
+    def remove(self, name: str) -> None:
+        if self._t.tokens.pop(name, None) is None:
+            raise NotFound(f"There is no token {name!r}.", code="unknown_token")
+
+
+class MemoryRecords:
+    def __init__(self, tables: Tables) -> None:
+        self.projects = MemoryProjects(tables)
+        self.environments = MemoryEnvironments(tables)
+        self.releases = MemoryReleases(tables)
+        self.deployments = MemoryDeployments(tables)
+        self.register = MemoryRegister(tables)
+        self.tokens = MemoryTokens(tables)
+
+
+class MemoryStore:
+    """Port `Store`. `away` makes it as unreachable as a stopped database."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.log: list[tuple[int, Line]] = []
+        self.away = False
+        self._lock = threading.RLock()
+
+    def _check(self) -> None:
+        if self.away:
+            raise PlatformBroke("The platform's own database does not answer.", code="store_unreachable")
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryRecords]:
+        with self._lock:
+            self._check()
+            before = copy.deepcopy(self.tables)
+            try:
+                yield MemoryRecords(self.tables)
+            except BaseException:
+                self.tables.__dict__.update(before.__dict__)
+                raise
+
+    def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:
+        self._check()
+        with self._lock:
+            for at, stage, text in lines:
+                self.log.append((deployment, Line(len(self.log) + 1, at, stage, text.replace("\x00", "␀"))))
+
+    def read_log(self, deployment: int, after: int, limit: int) -> list[Line]:
+        self._check()
+        return [line for number, line in self.log if number == deployment and line.seq > after][:limit]
+
+    def log_size(self, deployment: int) -> int:
+        return sum(len(line.text) for number, line in self.log if number == deployment)
+
+    def stage_seconds(self) -> dict[str, tuple[int, float]]:
+        seconds: dict[str, tuple[int, float]] = {}
+        for record in self.tables.stages.values():
+            if record.finished_at:
+                count, total = seconds.get(record.name, (0, 0.0))
+                took = (record.finished_at - record.started_at).total_seconds()
+                seconds[record.name] = (count + 1, total + took)
+        return seconds
+
+    def ping(self) -> dict[str, Any]:
+        self._check()
+        return {}
