@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +45,9 @@ from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
 
 MAX_REF = 400
+
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Text that a database can keep."""
 
 
 class Wire(BaseModel):
@@ -65,8 +68,8 @@ class Problem(Wire):
 
 
 class NewProject(Wire):
-    name: str = Field(max_length=400)
-    repository: str = Field(max_length=1000)
+    name: Text = Field(max_length=400)
+    repository: Text = Field(max_length=1000)
 
 
 class ProjectView(Wire):
@@ -82,14 +85,15 @@ class EnvironmentView(Wire):
     url: str | None = None
     live: DeploymentView | None = None
     running: DeploymentView | None = None
+    last: DeploymentView | None = Field(None, description="The newest that ended; not `live` where it failed.")
     queued: int = 0
 
 
 class NewDeployment(Wire):
-    ref: str = Field(max_length=MAX_REF, description="Branch, tag or full ref.")
+    ref: Text = Field(max_length=MAX_REF, description="Branch, tag or full ref.")
     commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,40}$", description="Default: where the ref points to now.")
     trigger: Trigger = Trigger.API
-    reason: str = Field("", max_length=500)
+    reason: Text = Field("", max_length=500)
 
 
 class FailureView(Wire):
@@ -198,7 +202,7 @@ class ConfigVersion(Wire):
 
 
 class NewToken(Wire):
-    name: str = Field(min_length=1, max_length=100)
+    name: Text = Field(min_length=1, max_length=100)
     role: Role
 
 
