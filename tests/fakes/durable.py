@@ -12,7 +12,7 @@ class Killed(BaseException):
 
 
 class FakeDurable:
-    """Remembers steps as JSON. `die_after` names a step that did its work, but whose result is lost with the process."""
+    """Remembers steps as JSON. `die_after` names a step that did its work but lost its result with the process."""
 
     def __init__(self) -> None:
         self.remembered: dict[str, str] = {}

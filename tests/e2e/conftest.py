@@ -1,0 +1,34 @@
+"""One platform for all end-to-end tests of a session; every test brings projects of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from branchline.stack.removal import remove_instance
+from tests.e2e.platform import Platform
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[Platform]:
+    home = Path(tempfile.mkdtemp(prefix=f"bl-e2e-{os.getpid()}-"))
+    home.chmod(0o711)
+    running = Platform(home)
+    running.up()
+    yield running
+    running.stop()
+    remove_instance(running.layout.instance)
+    shutil.rmtree(home)
+    shutil.rmtree(running.repositories)
+
+
+@pytest.fixture
+def name() -> str:
+    """A project's name that no other test uses."""
+    return f"t{uuid4().hex[:8]}"

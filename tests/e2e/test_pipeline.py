@@ -1,0 +1,207 @@
+"""The main job, end to end: what users see while releases come, fail and go."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from socket import create_connection
+
+import httpx
+import pytest
+from websockets.sync.client import connect as connect_websocket
+
+from tests.e2e.platform import Platform, Repository
+
+pytestmark = pytest.mark.e2e
+
+STAGES = [
+    "checkout",
+    "build",
+    "test",
+    "publish",
+    "prepare",
+    "release",
+    "start",
+    "verify",
+    "switch",
+    "watch",
+    "drain",
+]
+
+
+def live(platform: Platform, name: str) -> Repository:
+    """A project whose version 1 is live in develop."""
+    repository = platform.project(name)
+    commit = repository.push("first")
+    done = platform.deploy(name, commit=commit)
+    assert done["state"] == "succeeded", platform.log(done["id"])
+    assert platform.version(name) == "1"
+    return repository
+
+
+def containers(platform: Platform, name: str) -> list[str]:
+    """The names of a project's running containers."""
+    label = f"label=branchline.project={name}"
+    words = ["docker", "ps", "--filter", label, "--format", "{{.Names}}"]
+    return sorted(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_push_becomes_a_healthy_live_release(platform: Platform, name: str) -> None:
+    repository = platform.project(name)
+    commit = repository.push("the first one")
+    platform.cli("config", "set", name, "develop", "GREETING=hello-secret-greeting")
+    done = platform.deploy(name)
+    assert done["state"] == "succeeded", platform.log(done["id"])
+    assert [stage["name"] for stage in done["stages"]] == STAGES
+    assert {stage["state"] for stage in done["stages"]} == {"passed"}
+    assert (done["commit"], done["subject"], done["release"]) == (commit, "the first one", 1)
+    assert done["image"].startswith(f"{name}@sha256:")
+    assert done["config_version"] == 1
+
+    seen = platform.get(f"develop-{name}.localhost").json()
+    assert seen["variables"]["BRANCHLINE_COMMIT"] == commit
+    assert seen["variables"]["PLAIN"] == "from the manifest"
+    assert {"DATABASE_URL", "GREETING", "PORT"} <= set(seen["names"])
+
+    log = platform.log(done["id"])
+    assert "migrated" in log
+    assert "2 passed" in log
+    assert "hello-secret-greeting" not in log
+    assert len(containers(platform, name)) == 3
+
+
+def test_the_new_release_takes_over_without_a_lost_request(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    repository.change("app.py", 'VERSION = "1"', 'VERSION = "2"')
+    repository.push("second")
+    with platform.load(f"develop-{name}.localhost") as seen:
+        done = platform.deploy(name)
+        time.sleep(0.3)
+    assert done["state"] == "succeeded", platform.log(done["id"])
+    assert seen.failures == []
+    assert seen.versions["1"] > 20
+    assert seen.versions["2"] > 20
+    names = containers(platform, name)
+    assert len(names) == 3
+    assert all(f"-d{done['id']}-" in one for one in names)
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage", "code", "words"),
+    [
+        ("tests", "test", "tests_failed", "the tests find a fault"),
+        ("crash", "verify", "crashed", "no module named shop"),
+        ("unhealthy", "verify", "unhealthy", "HTTP 503"),
+    ],
+)
+def test_a_bad_release_leaves_the_old_one_alone(
+    platform: Platform, name: str, fault: str, stage: str, code: str, words: str
+) -> None:
+    repository = live(platform, name)
+    before = containers(platform, name)
+    repository.change("app.py", 'FAULT = ""', f'FAULT = "{fault}"')
+    repository.change("app.py", 'VERSION = "1"', 'VERSION = "bad"')
+    repository.push("a mistake")
+    with platform.load(f"develop-{name}.localhost") as seen:
+        done = platform.deploy(name)
+    assert (done["state"], done["failed_stage"], done["failure"]["code"]) == ("failed", stage, code)
+    assert words in done["failure"]["sentence"]
+    assert done["failure"]["hint"]
+    assert seen.failures == []
+    assert set(seen.versions) == {"1"}
+    assert containers(platform, name) == before
+
+
+def test_a_release_that_turns_sick_is_undone(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    before = containers(platform, name)
+    repository.change("app.py", 'FAULT = ""', 'FAULT = "sick"')
+    repository.change("app.py", 'VERSION = "1"', 'VERSION = "sick"')
+    repository.change("branchline.yaml", "window: 2s", "window: 20s")
+    repository.push("a slow poison")
+    done = platform.deploy(name)
+    assert (done["state"], done["failed_stage"]) == ("undone", "watch")
+    assert done["failure"]["code"] == "sick_after_switch"
+    assert platform.version(name) == "1"
+    assert containers(platform, name) == before
+    environment = platform.api("GET", f"/projects/{name}/environments/develop").json()
+    assert environment["live"]["id"] == done["replaces"]
+
+
+def test_staging_is_another_world(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    repository.change("app.py", 'VERSION = "1"', 'VERSION = "staged"')
+    repository.push("for staging", branch="main")
+    platform.cli("config", "set", name, "staging", "ONLY_STAGING=yes")
+    done = platform.deploy(name, ref="main")
+    assert done["state"] == "succeeded", platform.log(done["id"])
+    assert platform.version(name, "staging") == "staged"
+    assert platform.version(name) == "1"
+    names = platform.get(f"staging-{name}.localhost").json()["names"]
+    assert "ONLY_STAGING" in names
+    assert "ONLY_STAGING" not in platform.get(f"develop-{name}.localhost").json()["names"]
+
+    target = subprocess.run(
+        [
+            *("docker", "ps", "-q", "--filter", f"label=branchline.project={name}"),
+            *("--filter", "label=branchline.environment=staging", "--filter", "label=branchline.service=web"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()[0]
+    words = ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", target]
+    address = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    for host, reached in ((f"staging-{name}.localhost", True), (f"develop-{name}.localhost", False)):
+        address_of_proxy = f"http://127.0.0.1:{platform.layout.ports.proxy}/reach"
+        answer = httpx.get(address_of_proxy, headers={"Host": host, "X-Target": f"{address}:8000"}, timeout=15)
+        assert (answer.json()["reached"] == "yes") is reached
+
+
+def test_a_known_commit_is_not_built_again(platform: Platform, name: str) -> None:
+    live(platform, name)
+    again = platform.deploy(name)
+    states = {stage["name"]: stage["state"] for stage in again["stages"]}
+    assert [states[stage] for stage in ("build", "test", "publish")] == ["skipped"] * 3
+    assert (again["state"], again["release"]) == ("succeeded", 1)
+
+
+def test_long_requests_and_streams_outlive_a_switch(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    other = f"{name}o"
+    live(platform, other)
+    host, port = f"develop-{other}.localhost", platform.layout.ports.proxy
+    slow: list[int] = []
+
+    def ask_slowly() -> None:
+        slow.append(platform.get(f"develop-{name}.localhost", "/slow/4", timeout=30).status_code)
+
+    repository.change("app.py", 'VERSION = "1"', 'VERSION = "2"')
+    repository.push("second")
+    asked = threading.Thread(target=ask_slowly)
+    with (
+        create_connection(("127.0.0.1", port)) as wire,
+        connect_websocket(f"ws://{host}:{port}/socket", sock=wire, ping_interval=None) as socket,
+        httpx.stream("GET", f"http://127.0.0.1:{port}/events", headers={"Host": host}, timeout=30) as events,
+    ):
+        stream = events.iter_lines()
+        number = platform.request(name).json()["id"]
+        platform.stage(number, "verify")
+        asked.start()
+        done = platform.ended(number)
+        assert done["state"] == "succeeded", platform.log(number)
+        socket.send("still here")
+        assert socket.recv(timeout=5) == "still here"
+        assert next(line for line in stream if line) == "data: 1"
+    asked.join()
+    assert slow == [200]
+
+
+def test_a_stopped_and_restarted_platform_still_serves(platform: Platform, name: str) -> None:
+    live(platform, name)
+    platform.stop()
+    platform.up()
+    assert platform.version(name) == "1"
+    done = platform.deploy(name)
+    assert done["state"] == "succeeded", platform.log(done["id"])
