@@ -64,9 +64,10 @@ class DeploymentLog:
     def write(self, line: str) -> None:
         """Add one line."""
         with self._lock:
-            text = self._redactor.redact(line.rstrip("\r\n"))
+            # Redacting before the cut, lest half a secret stays; but not all of a line that nobody will read.
+            text = self._redactor.redact(line.rstrip("\r\n")[: 2 * LINE_LIMIT])
             if len(text) > LINE_LIMIT:
-                text = f"{text[:LINE_LIMIT]}… [{len(text) - LINE_LIMIT} more characters]"
+                text = f"{text[:LINE_LIMIT]}… [{len(line) - LINE_LIMIT} more characters]"
             if text.strip():
                 self._last = text
             entry = (self._now(), self._stage, text)
@@ -86,9 +87,9 @@ class DeploymentLog:
         """Write out what is waiting, and the end of what was left out."""
         with self._lock:
             if self._left_out:
-                hidden = self._left_out - len(self._tail)
-                note = f"… {hidden} lines left out: the log has reached its limit of {self._limit} characters …"
-                self._waiting.append((self._now(), self._stage, note))
+                if (missing := self._left_out - len(self._tail)) > 0:
+                    note = f"… {missing} lines left out: the log has reached its limit of {self._limit} characters …"
+                    self._waiting.append((self._now(), self._stage, note))
                 self._waiting.extend(self._tail)
                 self._tail.clear()
                 self._left_out = 0

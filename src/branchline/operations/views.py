@@ -22,6 +22,7 @@ class Views:
         newest = records.deployments.page(environment.project, environment.name, None, 20)
         live = environment.live_deployment
         running = next((one for one in newest if one.state is State.RUNNING), None)
+        last = next((one for one in newest if one.state.final and one.state is not State.SUPERSEDED), None)
         return EnvironmentView(
             project=environment.project,
             name=environment.name,
@@ -29,6 +30,7 @@ class Views:
             url=self._url(names[0]) if names else None,
             live=self.deployment(records, records.deployments.get(live)) if live else None,
             running=self.deployment(records, running) if running else None,
+            last=self.deployment(records, last) if last else None,
             queued=sum(one.state is State.QUEUED for one in newest),
         )
 
