@@ -141,7 +141,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class InstanceState:
-    """What an instance is doing. `restarts` counts since it was created."""
+    """What an instance is doing. `restarts` counts crashes since we started it."""
 
     exists: bool
     running: bool = False
@@ -162,7 +162,11 @@ class Containers(Protocol):
         """Start every replica of every service, named by the deployment; those of another deployment stay untouched.
 
         Services of one deployment reach each other by service name. Addresses stay the same when a container or the
-        machine restarts. Repeating finds the containers that are there, and starts those that stopped.
+        machine restarts. Repeating finds the containers that are there, and starts those that stopped. One that
+        crashes at once counts as started; `state` tells.
+
+        Raises DeploymentFailed: `command_not_found`, `command_not_executable`, `bad_image` (with all containers of the
+        deployment removed), `too_many_containers`.
         """
 
     def instances(self, environment: Environment, deployment: int | None = None) -> list[Instance]:
@@ -175,7 +179,10 @@ class Containers(Protocol):
         """The last lines of what it wrote."""
 
     def probe_command(self, instance: Instance, command: Sequence[str], timeout: float) -> tuple[bool, str]:
-        """Run a command in the container: whether it exited with 0 in time, and what it said (its last line)."""
+        """Run a command in the container: whether it exited with 0 in time, and its last line, or what went wrong.
+
+        As in `exited with 1: …`, `no answer within 5 s`. A command that takes too long is given up.
+        """
 
     def run(
         self,
@@ -191,12 +198,17 @@ class Containers(Protocol):
     ) -> int:
         """Run a command once in a container of its own and return its exit status; the container is removed.
 
-        Named by deployment and `name`: where an earlier attempt still runs, it is joined, not doubled. When `stop`
-        raises, the container is killed first.
+        Named by deployment and `name`: where an earlier attempt still runs, it is joined, not doubled; where it ended
+        unseen, its output and status count. When `stop` says to end (DeploymentFailed, so also Cancelled), the
+        container is killed first; for any other error it runs on, for the next attempt to join. Raises
+        DeploymentFailed as `start` does.
         """
 
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
-        """SIGTERM all containers of a deployment at once, SIGKILL after `grace` seconds, remove them."""
+        """SIGTERM all containers of a deployment at once, SIGKILL after `grace` seconds, remove them.
+
+        One-off commands included. An image may name another signal than SIGTERM (STOPSIGNAL).
+        """
 
     def destroy(self, environment: Environment) -> None:
         """Remove all containers and the network of an environment."""

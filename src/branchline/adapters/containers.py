@@ -1,0 +1,143 @@
+"""Containers on Docker: an environment's services and one-off commands, in a network of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from docker.errors import NotFound
+
+from branchline.adapters import docker_exec
+from branchline.adapters import docker_names as names
+from branchline.adapters.docker_create import Maker, NewContainer
+from branchline.adapters.docker_engine import DockerEngine, in_our_words
+from branchline.adapters.docker_networks import Networks
+from branchline.adapters.docker_remove import remove_all, stop_all
+from branchline.adapters.docker_run import OneOff
+from branchline.adapters.docker_start import Starter
+from branchline.adapters.lines import Lines
+from branchline.domain.config import Secret
+from branchline.domain.environment import Environment
+from branchline.domain.manifest import Limits
+from branchline.layout import Layout
+from branchline.ports import Instance, InstanceState, Interrupt, Log, ServiceSpec
+
+
+class DockerContainers:
+    """Keeps nothing in memory: Docker is asked each time, and labels tell what is whose.
+
+    No port is published, since that costs a quarter of a second and a free port per container: proxy and probes reach
+    the containers' own addresses. We choose these and write them down in a label, so that they stay the same when
+    Docker or the machine starts anew.
+    """
+
+    def __init__(self, docker_host: str | None, layout: Layout) -> None:
+        self._engine = DockerEngine(docker_host)
+        self._layout = layout
+        self._networks = Networks(self._engine, layout)
+        maker = Maker(self._engine)
+        self._starter = Starter(self._engine, maker, self._networks, layout.instance)
+        self._one_off = OneOff(self._engine, maker)
+
+    @in_our_words
+    def ensure_network(self, environment: Environment) -> None:
+        """Make the environment's network; raises PlatformBroke `addresses_taken` where its subnet is used."""
+        self._networks.ensure(environment)
+
+    @in_our_words
+    def start(
+        self, environment: Environment, deployment: int, services: Sequence[ServiceSpec], stop: Interrupt
+    ) -> list[Instance]:
+        """Start what is not running yet, several at once. A container that crashes at once counts as started.
+
+        Raises DeploymentFailed (`command_not_found`, `command_not_executable`, `bad_image`, `too_many_containers`)
+        where one can never start; all of the deployment's containers are removed then.
+        """
+        self._starter.start(environment, deployment, services, stop)
+        return self.instances(environment, deployment)
+
+    @in_our_words
+    def instances(self, environment: Environment, deployment: int | None = None) -> list[Instance]:
+        """The service containers of a deployment or of all, by deployment, service and replica."""
+        found = [names.instance_of(one) for one in self._find(environment, deployment, names.KIND_SERVICE)]
+        return sorted(found, key=lambda one: (one.deployment, one.service, one.replica))
+
+    @in_our_words
+    def state(self, instance: Instance) -> InstanceState:
+        """What an instance is doing now. While it waits to be started again after a crash, it is not running."""
+        try:
+            about = self._engine.client.inspect_container(instance.name)
+        except NotFound:
+            return InstanceState(exists=False)
+        state = about["State"]
+        running = bool(state["Running"] and not state["Restarting"])
+        never_ran = state["Status"] == "created"
+        return InstanceState(
+            exists=True,
+            running=running,
+            exit_code=None if running or never_ran else int(state["ExitCode"]),
+            out_of_memory=bool(state["OOMKilled"]),
+            restarts=int(about["RestartCount"]),
+        )
+
+    @in_our_words
+    def tail(self, instance: Instance, lines: int = 50) -> list[str]:
+        """The last lines of what it wrote, both streams in their order; none where the container is gone."""
+        try:
+            kept = self._engine.client.logs(instance.name, stdout=True, stderr=True, tail=max(lines, 0))
+        except NotFound:
+            return []
+        splitter = Lines()
+        text = [*splitter.feed(kept), *splitter.close()]
+        return text[-lines:] if lines > 0 else []
+
+    @in_our_words
+    def probe_command(self, instance: Instance, command: Sequence[str], timeout: float) -> tuple[bool, str]:
+        """Run a command in the container; where it fails, the words say how: `exited with 1: …`, `no answer …`."""
+        return docker_exec.probe(self._engine, instance.name, command, timeout)
+
+    @in_our_words
+    def run(
+        self,
+        environment: Environment,
+        name: str,
+        deployment: int,
+        image: str,
+        command: Sequence[str],
+        variables: Mapping[str, Secret],
+        limits: Limits,
+        log: Log,
+        stop: Interrupt,
+    ) -> int:
+        """Run a command once. One that ended while no runner lived is not run again: its output and status count.
+
+        Raises DeploymentFailed as `start` does.
+        """
+        instance = self._layout.instance
+        new = NewContainer(
+            what=f"The command {name}",
+            name=names.run_name(instance, environment, deployment, name),
+            image=image,
+            command=tuple(command),
+            variables=variables,
+            limits=limits,
+            labels=names.labels_of_environment(instance, environment) | names.labels_of_run(deployment, name),
+            network=self._networks.ensure(environment).name,
+        )
+        return self._one_off.run(new, log, stop)
+
+    @in_our_words
+    def stop(self, environment: Environment, deployment: int, grace: float) -> None:
+        """Stop and remove all containers of a deployment at once, one-off commands included."""
+        stop_all(self._engine, self._find(environment, deployment), grace)
+
+    @in_our_words
+    def destroy(self, environment: Environment) -> None:
+        """Remove whatever the environment has in Docker."""
+        remove_all(self._engine, self._find(environment))
+        self._networks.remove(environment)
+
+    def _find(
+        self, environment: Environment, deployment: int | None = None, kind: str | None = None
+    ) -> list[dict[str, Any]]:
+        return names.find(self._engine, self._layout.instance, environment, deployment, kind)
