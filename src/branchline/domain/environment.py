@@ -41,8 +41,11 @@ class Environment:
 
     @property
     def key(self) -> str:
-        """A name that is unique on the platform and safe for containers, roles and folders."""
-        return f"{self.project}-{self.name}"
+        """A name that is unique on the platform and safe for containers, roles and folders.
+
+        No name holds a `_`, so project `a`, environment `b-c` is never taken for project `a-b`, environment `c`.
+        """
+        return f"{self.project}_{self.name}"
 
 
 @dataclass(frozen=True)
