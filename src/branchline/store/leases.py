@@ -32,6 +32,11 @@ class Lease:
         self._db = _connect(engine, "branchline-lease")
         self._db.execute("SELECT pg_advisory_lock(%s)", (_key(runner),))
 
+    @property
+    def session(self) -> int:
+        """The server's process that holds the lock."""
+        return self._db.info.backend_pid
+
     def held(self) -> bool:
         """Whether the session lives; once it was lost another runner may have taken over."""
         try:
