@@ -68,10 +68,17 @@ class Source(Protocol):
         """
 
     def read(self, project: str, commit: str, path: str) -> str | None:
-        """The text of a file in a commit that was resolved before; None where there is none."""
+        """The text of a file in a commit that was resolved before; None where there is none.
+
+        Raises BadInput: `unreadable_file` (not UTF-8, or above 1 MiB), `unknown_commit`.
+        """
 
     def checkout(self, project: str, repository: str, commit: str, folder: Path, log: Log, stop: Interrupt) -> None:
-        """Put exactly this commit into `folder` (emptied first), submodules included; leaves no credentials there."""
+        """Put exactly this commit into `folder` (emptied first), submodules included; leaves no credentials there.
+
+        Raises DeploymentFailed: `unknown_commit` (force-pushed away meanwhile), `submodule_failed`; PlatformBroke:
+        `repository_unreachable`, `repository_refused`, `checkout_failed`.
+        """
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
