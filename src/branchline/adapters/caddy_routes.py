@@ -1,0 +1,203 @@
+"""The routes folder: which hostnames and paths go to which targets, as directory entries that Caddy looks up.
+
+    hosts/HOSTNAME       → ../environments/KEY      who has the hostname
+    environments/KEY/
+        live             → g-NUMBER                 the switch: renaming this link is all there is to it
+        g-NUMBER/                                   a generation, complete before it goes live, never changed after
+            routes.json                             the same for people and for `read`
+            id/g-NUMBER                             the generation says its own name …
+            hosts/HOSTNAME → ../id                  … to those who ask by a hostname that it has
+            tree/api/@10.0.0.1:80,10.0.0.2:80       the targets of the prefix /api
+
+A hostname answers while its environment's live generation names it; a link in `hosts` alone means nothing. So all of an
+environment's hostnames, prefixes and targets change in the one move, and a process that dies half-way changed nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
+
+LOCK_SECONDS = 10.0
+KEEP_SECONDS = 30.0
+"""How long a replaced generation stays: much longer than a request needs from reading `live` to reading the targets."""
+
+
+class RoutesFolder:
+    """Changes the folder, one process at a time. Caddy's account reads it and never writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hosts = folder / "hosts"
+        self._environments = folder / "environments"
+
+    def put(self, key: str, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]]) -> None:
+        """Send the hostnames to the targets of each prefix. Raises Conflict `hostname_taken`: nothing changed then."""
+        text = json.dumps({"hostnames": sorted(hostnames), "routes": routes}, indent=2, sort_keys=True) + "\n"
+        with self._alone():
+            self._refuse_taken(key, hostnames)
+            home = self._environments / key
+            _open_folder(home)
+            live = home / "live"
+            fresh = None
+            if _text(live / "routes.json") != text:
+                fresh = _write_generation(home, hostnames, routes, text)
+            for hostname in hostnames:
+                _point(self._hosts / hostname, f"../environments/{key}")
+            if fresh is not None:
+                _point(live, fresh)
+            self._release(key, keep=hostnames)
+            _prune(home)
+
+    def remove(self, key: str) -> None:
+        """Stop answering for an environment and forget it."""
+        with self._alone():
+            home = self._environments / key
+            if home.is_dir():
+                (home / "live").unlink(missing_ok=True)
+                _sync(home)
+                self._release(key, keep=())
+                shutil.rmtree(home)
+
+    def read(self, key: str) -> dict[str, list[str]]:
+        """The targets of each prefix as they are live now; empty where there are none."""
+        text = _text(self._environments / key / "live" / "routes.json")
+        routes: dict[str, list[str]] = json.loads(text)["routes"] if text else {}
+        return routes
+
+    def _refuse_taken(self, key: str, hostnames: Sequence[str]) -> None:
+        for hostname in hostnames:
+            owner = _link(self._hosts / hostname).rpartition("/")[2]
+            if owner not in {"", key} and (self._hosts / hostname / "live" / "hosts" / hostname).exists():
+                raise Conflict(
+                    f"The hostname {hostname} belongs to {owner}.",
+                    code="hostname_taken",
+                    hint=f"Take it away from {owner} first (deploy that without it), or choose another one.",
+                )
+
+    def _release(self, key: str, keep: Sequence[str]) -> None:
+        """Remove the environment's links for hostnames that it had in any generation and that are not kept."""
+        for had in self._environments.joinpath(key).glob("g-*/hosts/*"):
+            link = self._hosts / had.name
+            if had.name not in keep and _link(link) == f"../environments/{key}":
+                link.unlink()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock: the kernel lets go of it when its process dies."""
+        try:
+            for folder in (self._folder, self._hosts, self._environments):
+                _open_folder(folder)
+            with (self._folder / "lock").open("w") as lock:
+                _wait_for(lock.fileno())
+                yield
+        except OSError as error:
+            raise PlatformBroke(
+                f"The proxy's routes cannot be written: {error.strerror or error}.",
+                code="routes_unwritable",
+                hint=f"Look at the rights and the free space of {self._folder}.",
+            ) from error
+
+
+def _write_generation(home: Path, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]], text: str) -> str:
+    """Write a generation, out of anybody's sight, and return its name."""
+    name = f"g-{time.time_ns()}"
+    folder = home / name
+    for part in ("id", "hosts", "tree"):
+        (folder / part).mkdir(parents=True)
+    (folder / "id" / name).touch()
+    for hostname in hostnames:
+        (folder / "hosts" / hostname).symlink_to("../id")
+    for prefix, targets in routes.items():
+        leaf = folder / "tree" / PurePosixPath(prefix).relative_to("/")
+        leaf.mkdir(parents=True, exist_ok=True)
+        (leaf / f"@{','.join(targets)}").touch()
+    with (folder / "routes.json").open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    for path, _, _ in os.walk(folder, topdown=False):
+        Path(path).chmod(0o755)
+        _sync(Path(path))
+    return name
+
+
+def _prune(home: Path) -> None:
+    """Remove generations that were replaced a while ago, and those that never went live since a process died."""
+    live = home / _link(home / "live")
+    generations = sorted(home.glob("g-*"), key=_number)
+    for generation, successor in pairwise(generations):
+        if generation != live and time.time_ns() - _number(successor) > KEEP_SECONDS * 1e9:
+            shutil.rmtree(generation)
+    for generation in generations:
+        if _number(generation) > _number(live):
+            shutil.rmtree(generation)
+
+
+def _number(generation: Path) -> int:
+    return int(generation.name.removeprefix("g-"))
+
+
+def _point(link: Path, target: str) -> None:
+    """Make the link lead to the target in one move that outlasts a power cut."""
+    if _link(link) == target:
+        return
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+    _sync(link.parent)
+
+
+def _link(link: Path) -> str:
+    """Where the link leads to; empty where there is none."""
+    return str(link.readlink()) if link.is_symlink() else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _open_folder(folder: Path) -> None:
+    """Make the folder, readable for Caddy's account whatever our umask is."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _wait_for(lock: int) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    "Another process holds the proxy's routes.",
+                    code="routes_locked",
+                    hint="A change takes milliseconds: look for a runner that hangs.",
+                ) from None
+            time.sleep(0.002)
+        else:
+            return
