@@ -125,6 +125,7 @@ class OneOff:
                 code="container_gone",
                 hint="Somebody or something removed it; deploy again.",
             )
+        stop.check()  # whoever was overtaken must not remove what the next runner has joined
         if state["OOMKilled"]:
             log.write(f"{new.what} used more memory than it may, and was ended.")
         return int(state["ExitCode"])
