@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
 
 from branchline.domain.access import Actor, Permission, Role
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.errors import BadInput, Unauthenticated
+from branchline.domain.errors import BadInput, Conflict, Unauthenticated
 from branchline.operations.gate import Gate
 from branchline.records import Store
 from branchline.wire import TokenView
@@ -60,18 +61,28 @@ class Tokens:
             records.tokens.remove(name)
             records.register.add(AuditEvent(Kind.TOKEN_REVOKED, actor.name, detail={"token": name}))
 
-    def bootstrap(self) -> str | None:
-        """The first admin's token, when there is no token at all; None otherwise."""
+    def bootstrap(self, keep: Callable[[str], None]) -> bool:
+        """Make the first admin's token where there is no token at all; say whether there was need for one.
+
+        `keep` stores it before it becomes valid: a crash between the two leaves a token that is worth nothing, and the
+        next start makes another, rather than a valid one that nobody knows.
+        """
         with self._store.transaction() as records:
             if records.tokens.all():
-                return None
-        return self._make("platform", BOOTSTRAP, Role.ADMIN)
+                return False
+        try:
+            self._make("platform", BOOTSTRAP, Role.ADMIN, keep)
+        except Conflict:
+            return False
+        return True
 
-    def _make(self, by: str, name: str, role: Role) -> str:
+    def _make(self, by: str, name: str, role: Role, keep: Callable[[str], None] | None = None) -> str:
         token = PREFIX + secrets.token_urlsafe(32)
         with self._store.transaction() as records:
             records.tokens.add(name, role, _digest(token))
             records.register.add(AuditEvent(Kind.TOKEN_CREATED, by, detail={"token": name, "role": role}))
+            if keep is not None:
+                keep(token)
         return token
 
 

@@ -1,0 +1,105 @@
+"""The server's application: API, dashboard and what surrounds them, around one set of operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from branchline.domain.errors import BranchlineError
+from branchline.server import dashboard, problems
+from branchline.server.api import audit, config, deployments, environments, projects, status, tokens
+from branchline.server.api.description import describe
+from branchline.server.dashboard.sessions import Sessions
+from branchline.server.events import Live
+from branchline.server.frame import Frame
+from branchline.server.metrics import Metrics
+from branchline.server.platform import Platform
+from branchline.wire import Problem
+
+ROUTERS = (
+    status.api,
+    projects.api,
+    environments.api,
+    config.api,
+    deployments.api,
+    tokens.whoami_api,
+    tokens.api,
+    audit.api,
+    dashboard.pages,
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Server(Frame):
+    """The application that a web server runs. `live` holds the open streams: close them before stopping."""
+
+    def __init__(self, platform: Platform, session_key: bytes) -> None:
+        self.live = Live(platform)
+        self.metrics = Metrics(platform, lambda: self.live.watched)
+        self.application = build_application(platform, self.live, self.metrics, Sessions(session_key))
+        super().__init__(self.application, self.metrics.observe, _tell)
+
+
+def build_application(platform: Platform, live: Live, metrics: Metrics, sessions: Sessions) -> FastAPI:
+    """The routes and what becomes of errors in them."""
+    application = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # the framework's telemetry would record messages of exceptions; ours does not
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    application.openapi = lambda: describe(application)  # type: ignore[method-assign]
+    application.state.platform = platform
+    application.state.live = live
+    application.state.metrics = metrics
+    application.state.sessions = sessions
+    for router in ROUTERS:
+        application.include_router(router)
+    application.add_exception_handler(BranchlineError, _ours)
+    application.add_exception_handler(RequestValidationError, _invalid)
+    application.add_exception_handler(HTTPException, _framework)
+    application.add_exception_handler(Exception, _unexpected)
+    application.add_exception_handler(dashboard.LoginNeeded, dashboard.send_to_login)
+    return application
+
+
+async def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BranchlineError)  # noqa: S101 what the handler is registered for
+    if error.status >= 500:
+        log.warning("platform_broke", code=error.code, sentence=error.sentence)
+    return _tell(request, problems.problem(error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return _tell(request, problems.invalid(error.errors()))
+
+
+async def _framework(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return _tell(request, problems.http_problem(error.status_code, request.scope["path"]), error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return _tell(request, problems.incident(error))
+
+
+def _tell(request: Request, found: Problem, headers: Any = None) -> Response:
+    request.state.problem = found.code
+    if problems.wants_page(request):
+        return dashboard.problem_page(request, found)
+    return problems.answer(found, headers)

@@ -1,0 +1,168 @@
+"""What surrounds every request: its number, its line in the log, its time, safe headers, a limit, a last resort."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from branchline.server import problems
+from branchline.wire import Problem
+
+MAX_BODY = 1024 * 1024
+"""Bytes. A config change is the largest thing that anybody sends."""
+
+DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 5.0
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # not `no-referrer`: with that, browsers send `Origin: null` with forms, and the Origin is what we check
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+log = structlog.get_logger(__name__)
+
+Observe = Callable[[str, str, int, float], None]
+"""Takes the route, the method, the status and the seconds until the answer began."""
+
+
+Tell = Callable[[Request, Problem], Response]
+"""Makes the answer that tells a problem."""
+
+
+class Frame:
+    """The outermost application. `observe` hears of every answer, for the metrics; `tell` words the problems."""
+
+    def __init__(self, app: ASGIApp, observe: Observe, tell: Tell) -> None:
+        self._app = app
+        self._observe = observe
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        began = time.perf_counter()
+        try:
+            await self._answer(exchange)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", None) or "(none)"
+            self._observe(route, scope["method"], exchange.status, exchange.first_byte or seconds)
+            log.info(
+                "request",
+                request=exchange.id,
+                method=scope["method"],
+                route=route,
+                status=exchange.status,
+                ms=round(seconds * 1000, 1),
+                actor=scope["state"].get("actor"),
+                problem=scope["state"].get("problem"),
+            )
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        with structlog.contextvars.bound_contextvars(request=exchange.id):
+            try:
+                if exchange.announced > MAX_BODY:
+                    await exchange.discard_body()
+                    await self._refuse(exchange, problems.problem(problems.too_large()))
+                elif exchange.names_nothing:
+                    await self._refuse(exchange, problems.http_problem(404, exchange.scope["path"]))
+                else:
+                    await self._app(exchange.scope, exchange.receive_within_limit, exchange.send_with_headers)
+            except ClientDisconnect:
+                exchange.status = exchange.status or 499
+            except Exception as error:
+                # where half an answer is out, the connection breaks when we return: that tells that it is not whole
+                if exchange.scope["state"].get("problem") != "internal":
+                    found = problems.incident(error)
+                    if not exchange.status:
+                        await self._refuse(exchange, found)
+
+    async def _refuse(self, exchange: _Exchange, found: Problem) -> None:
+        response = self._tell(Request(exchange.scope), found)
+        await response(exchange.scope, exchange.receive_within_limit, exchange.send_with_headers)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.id = _request_id(Headers(scope=scope).get("x-request-id", ""))
+        self.status = 0
+        self.first_byte = 0.0
+        self._receive = receive
+        self._send = send
+        self._read = 0
+        self._began = time.perf_counter()
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    @property
+    def announced(self) -> int:
+        """Bytes of body that the caller says will come."""
+        length = Headers(scope=self.scope).get("content-length", "")
+        return int(length) if length.isdecimal() else 0
+
+    @property
+    def names_nothing(self) -> bool:
+        """Whether path or query hold a NUL, which nothing of ours has in its name and databases choke on."""
+        return "\x00" in self.scope["path"] or b"%00" in self.scope["query_string"]
+
+    async def receive_within_limit(self) -> Message:
+        message = await self._receive()
+        self._read += len(message.get("body", b""))
+        if self._read > MAX_BODY:
+            await self.discard_body()
+            # the framework lets its own exceptions through while it reads a body, and takes others for bad JSON
+            raise HTTPException(413)
+        return message
+
+    async def discard_body(self) -> None:
+        """Read on for a while: who still sends does not see an answer that comes with a closed connection."""
+        left = DRAIN_BYTES
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
+
+    async def send_with_headers(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.first_byte = time.perf_counter() - self._began
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "no-store")
+            headers["X-Request-Id"] = self.id
+        await self._send(message)
+
+
+def _request_id(offered: str) -> str:
+    """The caller's own number where it is harmless, else a new one."""
+    return offered if re.fullmatch(r"[A-Za-z0-9._-]{8,64}", offered) else secrets.token_hex(8)

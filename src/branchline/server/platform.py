@@ -1,0 +1,136 @@
+"""What the server needs from the operations. They check every permission themselves; the server only says who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from branchline.domain.access import Actor, Role
+from branchline.domain.deployment import Trigger
+from branchline.wire import (
+    AuditLine,
+    ConfigKeys,
+    ConfigValue,
+    ConfigVersion,
+    DeploymentView,
+    EnvironmentView,
+    LogLine,
+    MetricsView,
+    Page,
+    ProjectView,
+    TokenView,
+)
+
+
+class Tokens(Protocol):
+    """Personal tokens."""
+
+    def authenticate(self, presented: str) -> Actor:
+        """Say whose token this is; raises Unauthenticated for an unknown or revoked one."""
+
+    def create(self, actor: Actor, name: str, role: Role) -> str:
+        """Make a token and return it, this one time; raises Conflict where the name is taken."""
+
+    def list(self, actor: Actor) -> Sequence[TokenView]: ...
+
+    def revoke(self, actor: Actor, name: str) -> None: ...
+
+    def bootstrap(self, keep: Callable[[str], None]) -> bool:
+        """Make the first admin's token where there is no token at all yet, and hand it to `keep` before it is valid."""
+
+
+class Projects(Protocol):
+    """Projects, with their environments."""
+
+    def add(self, actor: Actor, name: str, repository: str) -> ProjectView: ...
+
+    def list(self, actor: Actor) -> Sequence[ProjectView]:
+        """All projects, sorted by name, each with its environments."""
+
+    def show(self, actor: Actor, name: str) -> ProjectView: ...
+
+
+class Deployments(Protocol):
+    """Deployments and their logs."""
+
+    def request(
+        self, actor: Actor, project: str, ref: str, commit: str | None, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        """Queue a deployment of what `ref` points to, or of `commit`, which must be reachable from it."""
+
+    def cancel(self, actor: Actor, number: int, /) -> DeploymentView: ...
+
+    def show(self, actor: Actor, number: int, /) -> DeploymentView: ...
+
+    def list(
+        self,
+        actor: Actor,
+        project: str | None = None,
+        environment: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page: ...
+
+    def log(self, actor: Actor, number: int, after: int, limit: int, /) -> Sequence[LogLine]:
+        """The lines after a `seq`, oldest first, at most `limit`."""
+
+    def log_text(self, actor: Actor, number: int, /) -> Iterator[str]:
+        """The whole log as text, in pieces that end with a newline."""
+
+
+class Environments(Protocol):
+    """The environments of a project."""
+
+    def list(self, actor: Actor, project: str) -> Sequence[EnvironmentView]: ...
+
+    def show(self, actor: Actor, project: str, name: str) -> EnvironmentView: ...
+
+
+class Config(Protocol):
+    """The config of environments."""
+
+    def keys(self, actor: Actor, project: str, environment: str, /) -> ConfigKeys: ...
+
+    def get(self, actor: Actor, project: str, environment: str, key: str, /) -> ConfigValue:
+        """One value; raises Refused for production, whose values nobody can read here."""
+
+    def change(
+        self,
+        actor: Actor,
+        project: str,
+        environment: str,
+        changes: Mapping[str, str | None],
+        expected_version: int | None,
+        /,
+    ) -> ConfigVersion:
+        """Set keys, and with None unset them, all or nothing."""
+
+
+class Audit(Protocol):
+    """The register."""
+
+    def list(
+        self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
+    ) -> Sequence[AuditLine]: ...
+
+
+class Platform(Protocol):
+    """All operations of the server. Each call may block: the server makes them in threads."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+    @property
+    def projects(self) -> Projects: ...
+    @property
+    def deployments(self) -> Deployments: ...
+    @property
+    def environments(self) -> Environments: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def audit(self) -> Audit: ...
+
+    def health(self) -> dict[str, str]:
+        """Each part of the platform: `ok`, or what is wrong with it. The part `database` decides over `/healthz`."""
+
+    def metrics(self) -> MetricsView: ...

@@ -1,0 +1,123 @@
+"""Listening, serving and stopping: the application as a process among others."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from branchline import __version__
+from branchline.domain.errors import BadInput, PlatformBroke
+from branchline.server.app import Server
+from branchline.server.dashboard.sessions import session_key
+from branchline.server.platform import Platform
+
+STOP_LIMIT = 5.0
+"""Seconds that stopping may take. Clients of what is still going on see a broken connection and ask again."""
+
+log = structlog.get_logger("branchline.server")
+
+
+class WebServer(uvicorn.Server):
+    """uvicorn, with an end to open streams and to waiting."""
+
+    def __init__(self, config: uvicorn.Config, application: Server) -> None:
+        super().__init__(config)
+        self._application = application
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the streams, finish the requests, and leave within STOP_LIMIT whatever still blocks a thread."""
+        log.info("stopping")
+        last_call = threading.Timer(STOP_LIMIT - 0.2, _leave_at_once)
+        last_call.daemon = True
+        last_call.start()
+        self._application.live.close()
+        await super().shutdown(sockets)
+
+
+def serve(platform: Platform, listener: socket.socket, home: Path) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT."""
+    _offer_first_token(platform, home / "admin.token")
+    application = Server(platform, session_key(home / "keys" / "session.key"))
+    config = uvicorn.Config(
+        application,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=int(STOP_LIMIT) - 2,
+    )
+    # uvicorn raises the signal once more when it is done, for whoever listened before: nobody has to die of it
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, _nothing_more)
+    gc.collect()
+    gc.freeze()
+    host, port = listener.getsockname()[:2]
+    log.info("serving", host=host, port=port, version=__version__)
+    WebServer(config, application).run([listener])
+
+
+def bind(listen: str) -> socket.socket:
+    """A socket on `host:port`; raises PlatformBroke (`port_taken`, `cannot_listen`) or BadInput."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isdecimal() or int(port) > 65535:
+        raise BadInput(
+            f"{listen!r} is no place to listen at.", code="bad_listen", hint="Set server_listen to host:port."
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, int(port)))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        taken = error.errno == errno.EADDRINUSE
+        raise PlatformBroke(
+            f"The server cannot listen at {listen}: {os.strerror(error.errno or 0).lower()}.",
+            code="port_taken" if taken else "cannot_listen",
+            hint="Another program listens there: stop it, or set server_listen to another port."
+            if taken
+            else "Set server_listen to an address of this machine.",
+        ) from None
+    return listener
+
+
+def _offer_first_token(platform: Platform, file: Path) -> None:
+    """Leave the first admin's token in a file of mode 0600, where there is no token yet."""
+
+    def keep(token: str) -> None:
+        partial = file.with_name(f"{file.name}.{os.getpid()}")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(token + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(file)
+
+    if platform.tokens.bootstrap(keep):
+        log.info("first_token", file=str(file))
+
+
+def _nothing_more(_signal: int, _frame: FrameType | None) -> None:
+    """The server has stopped already."""
+
+
+def _leave_at_once() -> None:
+    log.warning("left_unfinished", seconds=STOP_LIMIT)
+    logging.shutdown()
+    os._exit(0)
