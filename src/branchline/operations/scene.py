@@ -47,6 +47,11 @@ class Scene:
         return str(self.outputs[Stage.PREPARE]["image"])
 
     @property
+    def release(self) -> str:
+        """The release's number, as `prepare` found it."""
+        return str(self.outputs[Stage.PREPARE]["release"])
+
+    @property
     def config_version(self) -> int:
         """The version of the config that `prepare` pinned; 0 where nothing was ever set."""
         return int(self.outputs[Stage.PREPARE]["config_version"])

@@ -44,4 +44,5 @@ class Variables:
         scene.log.hide([*config.values(), *urls.values()])
         plain = {key: Secret(value) for key, value in (service.environment if service else {}).items()}
         port = {"PORT": Secret(str(service.port))} if service and service.port else {}
-        return {**urls, **plain, **config, **port, **of_platform(scene)}
+        release = {"BRANCHLINE_RELEASE": Secret(scene.release)}
+        return {**urls, **plain, **config, **port, **of_platform(scene), **release}
