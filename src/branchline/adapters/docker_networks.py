@@ -17,7 +17,8 @@ from branchline.domain.environment import Environment
 from branchline.domain.errors import PlatformBroke
 from branchline.layout import Layout
 
-_ATTEMPTS = 5
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 0.2
 _DYNAMIC_PREFIX = 28
 _REMOVAL_SECONDS = 10
 
@@ -62,13 +63,16 @@ class Networks:
             try:
                 self._create(environment, self._choose(environment))
             except APIError as error:
-                if error.status_code not in {403, 409}:  # the addresses, or the name, are taken
-                    raise
                 said = explanation(error)
+                # The addresses, the name, or only the gateway are taken.
+                if error.status_code not in {403, 409} and "already in use" not in said:
+                    raise
+                time.sleep(_PAUSE_SECONDS)  # somebody who makes the same network now has the addresses before the name
+        strangers = ", ".join(sorted(self._neighbours(environment)))
         raise PlatformBroke(
             f"The network {self._name(environment)} cannot be made: {said}",
             code="addresses_taken",
-            hint=f"Another Docker network lies in {self._layout.subnet}: see `docker network ls`, and remove it.",
+            hint=f"In the way: {strangers or 'unknown'}. Remove it with `docker network rm` if nobody needs it.",
         )
 
     def addresses_in_use(self, network: Network) -> set[str]:
@@ -136,6 +140,13 @@ class Networks:
             code="no_addresses",
             hint="Remove environments that nobody needs.",
         )
+
+    def _neighbours(self, environment: Environment) -> Iterator[str]:
+        """Names of the Docker networks whose addresses are meant for the environment."""
+        meant = self._layout.network(environment.slot)
+        for network in self._engine.client.networks():
+            if any(IPv4Network(subnet).overlaps(meant) for subnet in _subnets(network)):
+                yield str(network["Name"])
 
     def _replace(self, network: Network, environment: Environment) -> None:
         """Make room where an environment of the same name had another slot before, and left its network behind."""
