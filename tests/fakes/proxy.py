@@ -71,8 +71,8 @@ class FakeProxy:
     def _check(self, key: str, wanted: Switched) -> None:
         if len(wanted.routes) > 8 or any(len(route.targets) > 8 for route in wanted.routes):
             raise DeploymentFailed("An environment can have 8 routes with 8 targets each.", code="too_many_routes")
-        if any(route.prefix.count("/") > 8 for route in wanted.routes):
-            raise DeploymentFailed("The route is deeper than 8 segments.", code="route_too_deep")
+        if any(route.prefix.count("/") > 8 or len(route.prefix) > 255 for route in wanted.routes):
+            raise DeploymentFailed("The route has more than 8 segments or 255 characters.", code="route_too_deep")
         for other, live in self.live.items():
             if taken := set(live.hostnames) & set(wanted.hostnames) if other != key else set():
                 raise Conflict(f"The hostname {min(taken)} belongs to {other}.", code="hostname_taken")

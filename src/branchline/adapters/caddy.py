@@ -88,9 +88,10 @@ def _plan(routes: Sequence[Route]) -> dict[str, list[str]]:
             hint="Use fewer routes or replicas.",
         )
     for prefix, targets in plan.items():
-        if prefix.count("/") > MAX_DEPTH:
+        segments = prefix.strip("/").split("/")
+        if len(segments) > MAX_DEPTH or len(prefix) > MAX_NAME_BYTES:
             raise DeploymentFailed(
-                f"The route {prefix} is deeper than {MAX_DEPTH} segments.",
+                f"The route {prefix[:60]} has more than {MAX_DEPTH} segments or {MAX_NAME_BYTES} characters.",
                 code="route_too_deep",
                 hint="Use a shorter prefix: everything beneath it is sent the same way.",
             )
