@@ -27,4 +27,4 @@ class FakeProbes:
         answers = self._answers.get(instance.service)
         if answers:
             return answers.pop(0) if len(answers) > 1 else answers[0]
-        return True, "HTTP 200" if check.path else "it accepts connections"
+        return True, "HTTP 200" if check.path else "accepts connections"
