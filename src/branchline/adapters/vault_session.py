@@ -94,7 +94,7 @@ class VaultSession:
         )
 
     def _explain(self, error: Exception) -> BranchlineError:
-        """The error in our words. What the store said is shown for refusals only: those name claims and paths."""
+        """The error in our words. What the store said is shown for logins only: no value is anywhere near those."""
         said = getattr(error, "errors", None)  # every error of a Vault has this list, even if it is empty
         words = " ".join(" ".join(said or ()).split())
         code, hint = "config_unreachable", "See whether it runs: `branchline status`."
@@ -115,10 +115,12 @@ class VaultSession:
                 what, hint = "has a fault of its own", "Its log says more; a full disk does this too."
             case Forbidden() | Unauthorized() | InvalidRequest() | InvalidPath() if said is not None:
                 what, code = "refuses us", "config_refused"
-                hint = f"Its login mounts, roles and policies must be those that the platform sets up. It said: {words}"
+                hint = "Its login mounts, roles and policies must be those that the platform sets up."
+                if f"/auth/{self._mount}/login" in str(getattr(error, "url", "")):
+                    hint += f" It said of our login: {words[:300]}"
             case _:
                 what, hint = "gives answers that no Vault gives", "Check the setting `vault_url`."
-        return PlatformBroke(f"The config store at {_address(self._url)} {what}.", code=code, hint=hint[:500])
+        return PlatformBroke(f"The config store at {_address(self._url)} {what}.", code=code, hint=hint)
 
 
 def _http_session(url: str) -> requests.Session:
@@ -137,7 +139,8 @@ def _http_session(url: str) -> requests.Session:
         respect_retry_after_header=False,
         raise_on_status=False,
     )
-    session.mount(url, HTTPAdapter(max_retries=retries))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retries))
     session.trust_env = not _on_this_machine(url)  # a proxy of the environment must not see loopback traffic
     return session
 

@@ -1,0 +1,270 @@
+"""OpenBao as we set it up: who gets in, and what each identity is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from branchline.adapters.identity import Signer
+from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
+from branchline.domain.config import Secret
+from branchline.domain.environment import Environment, Tier, tier_of
+from branchline.domain.errors import PlatformBroke
+from branchline.layout import Layout
+from branchline.stack.openbao import OpenBao
+from tests.openbao import Caller, RealConfigStore, claims, operator
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def store(openbao: OpenBao, home_layout: Layout) -> RealConfigStore:
+    return RealConfigStore(openbao, home_layout)
+
+
+@pytest.fixture
+def project(store: RealConfigStore) -> str:
+    """A project with a value in each of its environments, and another one called the same with an `x`."""
+    name = f"w{uuid.uuid4().hex[:12]}"
+    for owner in (name, name + "x"):
+        for environment in ("develop", "alpha", "beta", "production"):
+            store.writer().write(owner, environment, {"OWNER": Secret(f"{owner}/{environment}")})
+    return name
+
+
+def place(project: str, name: str) -> Environment:
+    return Environment(id=1, project=project, name=name, tier=tier_of(name), slot=1)
+
+
+def runner(store: RealConfigStore, environment: Environment) -> Caller:
+    """Somebody with the token that a runner gets for this environment."""
+    token = Signer(store.layout.key(f"{environment.tier}.pem")).runtime(environment)
+    answer = Caller(store.url).log_in(f"jwt-{environment.tier}", "runtime", token)
+    assert answer.status_code == 200, answer.text
+    return Caller(store.url, answer.json()["auth"]["client_token"])
+
+
+def server(store: RealConfigStore) -> Caller:
+    answer = Caller(store.url).log_in("jwt-server", "config-writer", Signer(store.layout.key("server.pem")).server())
+    assert answer.status_code == 200, answer.text
+    return Caller(store.url, answer.json()["auth"]["client_token"])
+
+
+def signed(key: Secret, **others: Any) -> str:
+    return jwt.encode({"alg": "ES256"}, claims(**others), ECKey.import_key(key.reveal()))
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path"),
+    [
+        ("alpha", "GET", "nonprod/data/{project}/env/beta"),
+        ("alpha", "GET", "nonprod/data/{project}x/env/alpha"),
+        ("alpha", "GET", "nonprod/data/{project}x/env/develop"),
+        ("alpha", "GET", "production/data/{project}/env/production"),
+        ("alpha", "GET", "production/subkeys/{project}/env/production"),
+        ("alpha", "GET", "nonprod/data/{project}/env/alpha/../beta"),
+        ("alpha", "GET", "nonprod/metadata/{project}/env/alpha"),
+        ("alpha", "LIST", "nonprod/metadata/{project}/env"),
+        ("alpha", "POST", "nonprod/data/{project}/env/alpha"),
+        ("alpha", "PATCH", "nonprod/data/{project}/env/alpha"),
+        ("alpha", "DELETE", "nonprod/data/{project}/env/alpha"),
+        ("alpha", "POST", "nonprod/data/{project}/env/develop"),
+        ("alpha", "GET", "sys/mounts"),
+        ("alpha", "POST", "auth/token/create"),
+        ("production", "GET", "production/data/{project}x/env/production"),
+        ("production", "GET", "nonprod/data/{project}/env/develop"),
+        ("production", "GET", "nonprod/data/{project}/env/alpha"),
+        ("production", "POST", "production/data/{project}/env/production"),
+        ("production", "DELETE", "production/data/{project}/env/production"),
+    ],
+)
+def test_a_runner_is_refused(store: RealConfigStore, project: str, name: str, method: str, path: str) -> None:
+    caller = runner(store, place(project, name))
+    own = caller.ask("GET", f"{tier_of(name)}/data/{project}/env/{name}")
+    assert own.json()["data"]["data"] == {"OWNER": f"{project}/{name}"}
+    answer = caller.ask(method, path.format(project=project))
+    assert answer.status_code == 403 or answer.is_redirect, answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "production/data/{project}/env/production"),
+        ("DELETE", "production/data/{project}/env/production"),
+        ("POST", "production/undelete/{project}/env/production"),
+        ("POST", "production/destroy/{project}/env/production"),
+        ("DELETE", "production/metadata/{project}/env/production"),
+        ("POST", "sys/policies/acl/runtime-nonprod"),
+        ("POST", "auth/jwt-nonprod/role/runtime"),
+        ("POST", "auth/jwt-production/config"),
+        ("POST", "sys/auth/jwt-mine"),
+        ("POST", "auth/token/create"),
+        ("POST", "identity/entity"),
+    ],
+)
+def test_the_server_is_refused(store: RealConfigStore, project: str, method: str, path: str) -> None:
+    caller = server(store)
+    assert caller.ask("GET", f"nonprod/data/{project}/env/alpha").status_code == 200
+    answer = caller.ask(method, path.format(project=project), versions=[1])
+    assert answer.status_code == 403, answer.text
+
+
+def runtime(tier: str, /, **others: Any) -> dict[str, Any]:
+    given = {"sub": f"{tier}:shop:alpha", "aud": "branchline-runtime", "tier": tier, "project": "shop", "env": "alpha"}
+    return {name: value for name, value in {**given, **others}.items() if value is not None}
+
+
+NOW = claims()["iat"]
+
+
+@pytest.mark.parametrize(
+    ("key", "mount", "role", "token"),
+    [
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", exp=NOW - 2, iat=NOW - 62), id="expired"),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", nbf=NOW + 900), id="not yet"),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", aud="branchline-server"), id="audience"),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", aud=None), id="no audience"),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("production"), id="wrong tier"),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", tier=None), id="no tier"),
+        pytest.param("nonprod", "production", "runtime", runtime("production"), id="the other tier's mount"),
+        pytest.param("server", "nonprod", "runtime", runtime("nonprod"), id="the server's key"),
+        pytest.param("server", "production", "runtime", runtime("production"), id="the server's key, production"),
+        pytest.param(
+            "nonprod", "server", "config-writer", {"sub": "server", "aud": "branchline-server"}, id="as server"
+        ),
+        pytest.param("server", "server", "config-writer", {"sub": "me", "aud": "branchline-server"}, id="subject"),
+        pytest.param("server", "server", "config-writer", runtime("nonprod", sub="server"), id="runtime's audience"),
+        pytest.param(
+            "server", "operator", "operator", {"sub": "operator", "aud": "branchline-operator"}, id="operator"
+        ),
+    ],
+)
+def test_a_login_is_refused(store: RealConfigStore, key: str, mount: str, role: str, token: dict[str, Any]) -> None:
+    answer = Caller(store.url).log_in(f"jwt-{mount}", role, signed(store.layout.key(f"{key}.pem"), **token))
+    assert answer.status_code in {400, 403}, answer.text
+    assert "client_token" not in answer.text
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
+def test_a_token_without_a_real_signature_is_refused(store: RealConfigStore, algorithm: str) -> None:
+    public = (store.layout.home / "keys" / "nonprod.pub").read_bytes()
+    parts = [{"alg": algorithm, "typ": "JWT"}, claims(**runtime("nonprod"))]
+    text = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+    mac = hmac.digest(public, text.encode(), hashlib.sha256) if algorithm == "HS256" else b""
+    forged = f"{text}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
+    assert Caller(store.url).log_in("jwt-nonprod", "runtime", forged).status_code == 400
+
+
+def test_a_changed_token_is_refused(store: RealConfigStore) -> None:
+    head, _, signature = Signer(store.layout.key("nonprod.pem")).runtime(place("shop", "alpha")).split(".")
+    other = base64.urlsafe_b64encode(json.dumps(claims(**runtime("nonprod", env="beta"))).encode()).decode().rstrip("=")
+    assert Caller(store.url).log_in("jwt-nonprod", "runtime", f"{head}.{other}.{signature}").status_code == 400
+
+
+@pytest.mark.parametrize(("name", "owner"), [("*", True), ("+", True), ("a/b", True), ("../*", True), ("alpha", False)])
+def test_names_that_policies_could_misread_open_nothing(
+    store: RealConfigStore, project: str, name: str, owner: bool
+) -> None:
+    token = runtime("nonprod", sub=f"nonprod:{project}:{name}", env=name, project=project if owner else None)
+    answer = Caller(store.url).log_in("jwt-nonprod", "runtime", signed(store.layout.key("nonprod.pem"), **token))
+    caller = Caller(store.url, answer.json()["auth"]["client_token"])
+    for path in ("alpha", "beta", "alpha%2f..%2fbeta", "*", "+", ""):
+        answer = caller.ask("GET", f"nonprod/data/{project}/env/{path}")
+        assert answer.status_code in {400, 403}, answer.text
+
+
+def test_logins_at_the_same_time_keep_their_own(store: RealConfigStore, project: str) -> None:
+    """Facts that a login leaves behind are kept per subject: here each environment has one of its own."""
+    places = [place(project, name) for name in ("alpha", "beta", "develop")] + [place(project + "x", "alpha")]
+    together = threading.Barrier(len(places))
+
+    def read(environment: Environment) -> set[str]:
+        seen = set()
+        for _ in range(10):
+            together.wait(timeout=30)
+            seen.add(store.reader(Tier.NONPROD).read(environment)["OWNER"].reveal())
+        return seen
+
+    with ThreadPoolExecutor(len(places)) as threads:
+        assert list(threads.map(read, places)) == [{f"{p.project}/{p.name}"} for p in places]
+
+
+def test_one_reader_serves_many_environments_at_once(store: RealConfigStore, project: str) -> None:
+    reader = store.reader(Tier.NONPROD)
+    places = [place(project, name) for name in ("alpha", "beta", "develop")] * 10
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda environment: reader.read(environment)["OWNER"].reveal(), places))
+    assert read == [f"{project}/{environment.name}" for environment in places]
+
+
+@pytest.mark.parametrize("tier", list(Tier))
+def test_a_login_that_ends_early_is_made_anew(store: RealConfigStore, project: str, tier: Tier) -> None:
+    name = "production" if tier is Tier.PRODUCTION else "alpha"
+    reader, writer = store.reader(tier), store.writer()
+    for _ in range(2):
+        assert reader.read(place(project, name))["OWNER"].reveal() == f"{project}/{name}"
+        assert writer.keys(project, name) == (["OWNER"], 1)
+        for mount in (f"jwt-{tier}", "jwt-server"):
+            answer = operator(store.url, store.layout).ask("POST", f"sys/leases/revoke-prefix/auth/{mount}/login")
+            assert answer.status_code == 204, answer.text
+
+
+def test_the_oldest_versions_are_pruned_and_said_to_be_gone(store: RealConfigStore, project: str) -> None:
+    chief = operator(store.url, store.layout)
+    keep = chief.ask("GET", "nonprod/config").json()["data"]["max_versions"]
+    assert keep >= 500
+    try:
+        assert chief.ask("POST", "nonprod/config", max_versions=2).status_code == 204
+        for number in range(3):
+            store.writer().write(project, "alpha", {"N": Secret(str(number))})
+    finally:
+        chief.ask("POST", "nonprod/config", max_versions=keep)
+    reader = store.reader(Tier.NONPROD)
+    with pytest.raises(PlatformBroke) as caught:
+        reader.read(place(project, "alpha"), 1)
+    assert caught.value.code == "config_gone"
+    assert reader.read(place(project, "alpha"), 4)["N"].reveal() == "2"
+
+
+def test_a_destroyed_version_is_gone(store: RealConfigStore, project: str) -> None:
+    path = f"production/destroy/{project}/env/production"
+    assert operator(store.url, store.layout).ask("POST", path, versions=[1]).status_code == 204
+    for version in (1, None):
+        with pytest.raises(PlatformBroke) as caught:
+            store.reader(Tier.PRODUCTION).read(place(project, "production"), version)
+        assert caught.value.code == "config_gone"
+
+
+def test_values_of_other_kinds_arrive_as_text(store: RealConfigStore, project: str) -> None:
+    data = {"PORT": 8000, "DEBUG": False, "LIST": ["a"], "NOTHING": None, "TEXT": "x"}
+    assert server(store).ask("POST", f"nonprod/data/{project}/env/alpha", data=data).status_code == 200
+    config = store.reader(Tier.NONPROD).read(place(project, "alpha"))
+    shown = {key: secret.reveal() for key, secret in config.items()}
+    assert shown == {"PORT": "8000", "DEBUG": "false", "LIST": '["a"]', "TEXT": "x"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: VaultConfigReader(store.url, Tier.NONPROD, store.layout.key("production.pem")).read(
+            place("shop", "alpha")
+        ),
+        lambda store: VaultConfigWriter(store.url, store.layout.key("nonprod.pem")).keys("shop", "alpha"),
+    ],
+)
+def test_a_wrong_key_is_a_clear_error(store: RealConfigStore, ask: Callable[[RealConfigStore], object]) -> None:
+    with pytest.raises(PlatformBroke) as caught:
+        ask(store)
+    assert caught.value.code == "config_refused"
+    assert "token signature" in caught.value.hint
