@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
+QUIET = ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "urllib3", "hvac", "alembic")
+"""Libraries that tell of each request, with its address, where they are let: only their warnings are wanted."""
 
-def configure(level: int = logging.INFO) -> None:
-    """Send all logging of this process to standard error as JSON lines. Tracebacks come without local variables."""
+
+def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send all logging of this process to a stream (standard error) as JSON lines.
+
+    Tracebacks come without local variables: these may hold secrets.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -23,7 +30,7 @@ def configure(level: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -42,5 +49,5 @@ def configure(level: int = logging.INFO) -> None:
         chatty = logging.getLogger(name)
         chatty.handlers[:] = []
         chatty.propagate = True
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -113,7 +113,8 @@ def answer(found: Problem, headers: Mapping[str, str] | None = None) -> Response
         extra["WWW-Authenticate"] = "Bearer"
     if found.status == 503:
         extra.setdefault("Retry-After", "2")
-    return Response(found.model_dump_json(), found.status, extra, MEDIA_TYPE)
+    unused = None if found.incident else {"incident"}
+    return Response(found.model_dump_json(exclude=unused), found.status, extra, MEDIA_TYPE)
 
 
 def wants_page(request: Request) -> bool:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -28,18 +29,29 @@ log = structlog.get_logger("branchline.server")
 
 
 class WebServer(uvicorn.Server):
-    """uvicorn, with an end to open streams and to waiting."""
+    """uvicorn, with an end to open streams when it stops. `stopping` is called first."""
 
-    def __init__(self, config: uvicorn.Config, application: Server) -> None:
-        super().__init__(config)
+    def __init__(self, application: Server, stopping: Callable[[], None] = lambda: None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http="h11",
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=int(STOP_LIMIT) - 2,
+            )
+        )
         self._application = application
+        self._stopping = stopping
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the streams, finish the requests, and leave within STOP_LIMIT whatever still blocks a thread."""
-        log.info("stopping")
-        last_call = threading.Timer(STOP_LIMIT - 0.2, _leave_at_once)
-        last_call.daemon = True
-        last_call.start()
+        """Close the streams, then finish the requests."""
+        self._stopping()
         self._application.live.close()
         await super().shutdown(sockets)
 
@@ -48,18 +60,6 @@ def serve(platform: Platform, listener: socket.socket, home: Path) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT."""
     _offer_first_token(platform, home / "admin.token")
     application = Server(platform, session_key(home / "keys" / "session.key"))
-    config = uvicorn.Config(
-        application,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=int(STOP_LIMIT) - 2,
-    )
     # uvicorn raises the signal once more when it is done, for whoever listened before: nobody has to die of it
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, _nothing_more)
@@ -67,7 +67,7 @@ def serve(platform: Platform, listener: socket.socket, home: Path) -> None:
     gc.freeze()
     host, port = listener.getsockname()[:2]
     log.info("serving", host=host, port=port, version=__version__)
-    WebServer(config, application).run([listener])
+    WebServer(application, _last_call).run([listener])
 
 
 def bind(listen: str) -> socket.socket:
@@ -88,7 +88,7 @@ def bind(listen: str) -> socket.socket:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
         raise PlatformBroke(
-            f"The server cannot listen at {listen}: {os.strerror(error.errno or 0).lower()}.",
+            f"The server cannot listen at {listen}: {(error.strerror or str(error)).lower()}.",
             code="port_taken" if taken else "cannot_listen",
             hint="Another program listens there: stop it, or set server_listen to another port."
             if taken
@@ -115,6 +115,14 @@ def _offer_first_token(platform: Platform, file: Path) -> None:
 
 def _nothing_more(_signal: int, _frame: FrameType | None) -> None:
     """The server has stopped already."""
+
+
+def _last_call() -> None:
+    """From now on there are STOP_LIMIT seconds, whatever still blocks a thread."""
+    log.info("stopping")
+    timer = threading.Timer(STOP_LIMIT - 0.3, _leave_at_once)
+    timer.daemon = True
+    timer.start()
 
 
 def _leave_at_once() -> None:

@@ -14,6 +14,9 @@ from branchline.server.api import BIGGEST_ID, Before, DeploymentId, ProjectFilte
 from branchline.server.auth import CurrentActor, Operations
 from branchline.wire import DeploymentView, LogEvent, LogLine, Page
 
+BLOCK = 64 * 1024
+"""Characters of a log sent at a time."""
+
 api = router("/deployments", "deployments")
 
 After = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="Only lines after this `seq`.")]
@@ -83,6 +86,20 @@ async def follow(
 
 
 def log_as_text(pieces: Iterator[str]) -> StreamingResponse:
-    """A log as plain text. The first piece is read before the answer begins, so that errors are still told."""
-    first = next(pieces, "")
-    return StreamingResponse(chain([first], pieces), media_type="text/plain; charset=utf-8")
+    """A log as plain text. The first block is read before the answer begins, so that errors are still told."""
+    blocks = _blocks(pieces)
+    first = next(blocks, "")
+    return StreamingResponse(chain([first], blocks), media_type="text/plain; charset=utf-8")
+
+
+def _blocks(pieces: Iterator[str]) -> Iterator[str]:
+    """Pieces joined into blocks: each one that is sent costs a change of threads."""
+    block: list[str] = []
+    size = 0
+    for piece in pieces:
+        block.append(piece)
+        size += len(piece)
+        if size >= BLOCK:
+            yield "".join(block)
+            block, size = [], 0
+    yield "".join(block)

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from branchline import __version__
 from branchline.domain.access import Actor, Permission
@@ -87,6 +88,15 @@ def clock(moment: datetime) -> str:
     return _aware(moment).astimezone(UTC).strftime("%d %b %Y, %H:%M:%S UTC")
 
 
+def code(text: str) -> Markup:
+    """A sentence whose words between backticks are shown as code; all of it is escaped."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    shown = (Markup("<code>{}</code>").format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts))
+    return Markup("").join(shown)
+
+
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -111,7 +121,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters |= {"ago": ago, "duration": duration, "clock": clock, "branch": _branch}
+    environment.filters |= {"ago": ago, "duration": duration, "clock": clock, "code": code, "branch": _branch}
     environment.globals |= {
         "states": STATES,
         "before_switch": BEFORE_SWITCH,

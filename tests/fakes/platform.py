@@ -1,0 +1,362 @@
+"""The operations by hand, in memory: what the server calls, with its state in plain sight and faults to order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from branchline.domain.access import Actor, Permission, Role, config_permission, deploy_permission
+from branchline.domain.config import check_key, check_value
+from branchline.domain.deployment import State, Trigger
+from branchline.domain.environment import Tier
+from branchline.domain.errors import BadInput, Conflict, NotFound, Refused, Unauthenticated
+from branchline.domain.names import check_name, slug
+from branchline.domain.pipeline import Stage, StageState
+from branchline.domain.project import check_repository
+from branchline.wire import (
+    AuditLine,
+    ConfigKeys,
+    ConfigValue,
+    ConfigVersion,
+    DeploymentView,
+    EnvironmentView,
+    FailureView,
+    LogLine,
+    MetricsView,
+    Page,
+    ProjectView,
+    StageView,
+    TokenView,
+)
+
+COMMIT = "4f1d9c2e" * 5
+
+
+class Part:
+    """What each part of the platform shares."""
+
+    def __init__(self, platform: FakePlatform) -> None:
+        self.platform = platform
+
+    def called(self, name: str) -> None:
+        """Note a call; raise or wait as a test ordered."""
+        self.platform.calls.append(name)
+        if pause := self.platform.pauses.get(name):
+            time.sleep(pause)
+        if fault := self.platform.faults.get(name):
+            raise fault
+
+
+class FakeTokens(Part):
+    """Tokens as `role` by the token itself."""
+
+    def authenticate(self, presented: str) -> Actor:
+        self.called("tokens.authenticate")
+        for name, (token, role) in self.platform.known_tokens.items():
+            if token == presented:
+                return Actor(name, f"token {name}", role)
+        raise Unauthenticated("Nobody knows this token.", hint="Ask an admin for one.")
+
+    def create(self, actor: Actor, name: str, role: Role) -> str:
+        actor.require(Permission.PLATFORM)
+        if name in self.platform.known_tokens:
+            raise Conflict(f"There is a token {name} already.", code="token_exists")
+        self.platform.known_tokens[name] = (f"bl_{name}_{len(self.platform.known_tokens)}", role)
+        return self.platform.known_tokens[name][0]
+
+    def list(self, actor: Actor) -> list[TokenView]:
+        actor.require(Permission.PLATFORM)
+        now = datetime.now(UTC)
+        return [TokenView(name=n, role=role, created_at=now) for n, (_, role) in self.platform.known_tokens.items()]
+
+    def revoke(self, actor: Actor, name: str) -> None:
+        actor.require(Permission.PLATFORM)
+        if self.platform.known_tokens.pop(name, None) is None:
+            raise NotFound(f"There is no token {name[:60]!r}.")
+
+    def bootstrap(self, keep: Callable[[str], None]) -> bool:
+        if self.platform.known_tokens:
+            return False
+        keep("bl_first")
+        self.platform.known_tokens["bootstrap"] = ("bl_first", Role.ADMIN)
+        return True
+
+
+class FakeProjects(Part):
+    """Projects by name."""
+
+    def add(self, actor: Actor, name: str, repository: str) -> ProjectView:
+        actor.require(Permission.PROJECTS)
+        check_name(name, "name of a project")
+        check_repository(repository)
+        if name in self.platform.repositories:
+            raise Conflict(f"There is a project {name} already.", code="project_exists")
+        self.platform.repositories[name] = repository
+        return self.show(actor, name)
+
+    def list(self, actor: Actor) -> list[ProjectView]:
+        self.called("projects.list")
+        actor.require(Permission.READ)
+        return [self.show(actor, name) for name in sorted(self.platform.repositories)]
+
+    def show(self, actor: Actor, name: str) -> ProjectView:
+        actor.require(Permission.READ)
+        if name not in self.platform.repositories:
+            raise NotFound(f"There is no project {name[:60]!r}.", code="unknown_project")
+        found = self.platform.environments.list(actor, name)
+        return ProjectView(name=name, repository=self.platform.repositories[name], environments=found)
+
+
+class FakeEnvironments(Part):
+    """Environments by project and name."""
+
+    def list(self, actor: Actor, project: str) -> list[EnvironmentView]:
+        actor.require(Permission.READ)
+        if project not in self.platform.repositories:
+            raise NotFound(f"There is no project {project[:60]!r}.", code="unknown_project")
+        return [self._view(*key) for key in sorted(self.platform.places) if key[0] == project]
+
+    def show(self, actor: Actor, project: str, name: str) -> EnvironmentView:
+        found = [one for one in self.list(actor, project) if one.name == name]
+        if not found:
+            raise NotFound(f"{project} has no environment {name[:60]!r}.", code="unknown_environment")
+        return found[0]
+
+    def _view(self, project: str, name: str) -> EnvironmentView:
+        with self.platform.lock:
+            views = [v for v in self.platform.views.values() if (v.project, v.environment) == (project, name)]
+        newest = sorted(views, key=lambda view: -view.id)
+        ended = (State.SUPERSEDED, State.CANCELLED)
+        return EnvironmentView(
+            project=project,
+            name=name,
+            tier=self.platform.places[project, name],
+            url=f"http://{name}-{project}.localhost:8080",
+            live=next((view for view in newest if view.live), None),
+            running=next((view for view in newest if view.state is State.RUNNING), None),
+            last=next((view for view in newest if view.state.final and view.state not in ended), None),
+            queued=sum(view.state is State.QUEUED for view in newest),
+        )
+
+
+class FakeDeployments(Part):
+    """Deployments; `branch NAME` goes to the environment of its slug, a tag to production."""
+
+    def request(
+        self, actor: Actor, project: str, ref: str, commit: str | None, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        self.called("deployments.request")
+        self.platform.projects.show(actor, project)
+        if ref == "nowhere":
+            raise BadInput("There is no ref nowhere.", code="unknown_ref", hint="Push it first.")
+        tier = Tier.PRODUCTION if ref.startswith(("v", "refs/tags/")) else Tier.NONPROD
+        actor.require(deploy_permission(tier))
+        name = "production" if tier is Tier.PRODUCTION else slug(ref.removeprefix("refs/heads/"))
+        full = f"refs/tags/{ref}" if tier is Tier.PRODUCTION else f"refs/heads/{ref.removeprefix('refs/heads/')}"
+        return self.platform.deployed(
+            project, name, full, commit or COMMIT, tier=tier, actor=actor.name, trigger=trigger, reason=reason
+        )
+
+    def cancel(self, actor: Actor, number: int) -> DeploymentView:
+        view = self.show(actor, number)
+        actor.require(Permission.DEPLOY)
+        if view.state.final:
+            raise Conflict(f"Deployment {number} has {view.state} already.", code="deployment_over")
+        return self.platform.change(number, cancel_requested=True)
+
+    def show(self, actor: Actor, number: int) -> DeploymentView:
+        self.called("deployments.show")
+        actor.require(Permission.READ)
+        if number not in self.platform.views:
+            raise NotFound(f"There is no deployment {number}.", code="unknown_deployment")
+        return self.platform.views[number]
+
+    def list(
+        self,
+        actor: Actor,
+        project: str | None = None,
+        environment: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> Page:
+        actor.require(Permission.READ)
+        if project is not None:
+            self.platform.projects.show(actor, project)
+        found = [
+            view
+            for view in sorted(self.platform.views.values(), key=lambda view: -view.id)
+            if project in {None, view.project}
+            and environment in {None, view.environment}
+            and (before is None or view.id < before)
+        ]
+        return Page(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+    def log(self, actor: Actor, number: int, after: int, limit: int) -> list[LogLine]:
+        self.called("deployments.log")
+        self.show(actor, number)
+        return [line for line in self.platform.logs.get(number, []) if line.seq > after][:limit]
+
+    def log_text(self, actor: Actor, number: int) -> Iterator[str]:
+        lines = self.log(actor, number, 0, 10**9)
+        return (f"{line.at:%H:%M:%S} {line.stage} {line.text}\n" for line in lines)
+
+
+class FakeConfig(Part):
+    """Config as dictionaries."""
+
+    def keys(self, actor: Actor, project: str, environment: str) -> ConfigKeys:
+        actor.require(Permission.READ)
+        self.platform.environments.show(actor, project, environment)
+        kept, version = self.platform.settings.get((project, environment), ({}, 0))
+        return ConfigKeys(project=project, environment=environment, version=version, keys=sorted(kept))
+
+    def get(self, actor: Actor, project: str, environment: str, key: str) -> ConfigValue:
+        actor.require(Permission.CONFIG_READ)
+        self.platform.environments.show(actor, project, environment)
+        check_key(key)
+        if self.platform.places[project, environment] is Tier.PRODUCTION:
+            raise Refused("Production's config is never shown.", code="write_only")
+        kept, version = self.platform.settings.get((project, environment), ({}, 0))
+        if key not in kept:
+            raise NotFound(f"{key} is not set.", code="unknown_key")
+        return ConfigValue(key=key, value=kept[key], version=version)
+
+    def change(
+        self,
+        actor: Actor,
+        project: str,
+        environment: str,
+        changes: Mapping[str, str | None],
+        expected_version: int | None,
+    ) -> ConfigVersion:
+        self.called("config.change")
+        self.platform.environments.show(actor, project, environment)
+        actor.require(config_permission(self.platform.places[project, environment]))
+        kept, version = self.platform.settings.get((project, environment), ({}, 0))
+        if expected_version not in {None, version}:
+            raise Conflict("Somebody else changed the config.", code="config_changed")
+        for key, value in changes.items():
+            check_key(key)
+            if value is not None:
+                check_value(key, value)
+        merged = {k: v for k, v in (kept | dict(changes)).items() if v is not None}
+        self.platform.settings[project, environment] = (merged, version + 1)
+        return ConfigVersion(version=version + 1)
+
+
+class FakeAudit(Part):
+    """The register as a list."""
+
+    def list(
+        self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[AuditLine]:
+        actor.require(Permission.READ)
+        lines = reversed(self.platform.register)
+        return [x for x in lines if project in {None, x.project} and (before is None or x.id < before)][:limit]
+
+
+class FakePlatform:
+    """All of it. `faults` maps an operation's name to what it raises, `pauses` to the seconds that it takes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.calls: list[str] = []
+        self.faults: dict[str, Exception] = {}
+        self.pauses: dict[str, float] = {}
+        self.known_tokens: dict[str, tuple[str, Role]] = {role.value: (f"bl_{role}", role) for role in Role}
+        self.repositories: dict[str, str] = {}
+        self.places: dict[tuple[str, str], Tier] = {}
+        self.views: dict[int, DeploymentView] = {}
+        self.logs: dict[int, list[LogLine]] = {}
+        self.settings: dict[tuple[str, str], tuple[dict[str, str], int]] = {}
+        self.register: list[AuditLine] = []
+        self.parts: dict[str, str] = {"database": "ok"}
+        self.tokens = FakeTokens(self)
+        self.projects = FakeProjects(self)
+        self.environments = FakeEnvironments(self)
+        self.deployments = FakeDeployments(self)
+        self.config = FakeConfig(self)
+        self.audit = FakeAudit(self)
+
+    def health(self) -> dict[str, str]:
+        if fault := self.faults.get("health"):
+            raise fault
+        return self.parts
+
+    def metrics(self) -> MetricsView:
+        if fault := self.faults.get("metrics"):
+            raise fault
+        counts: dict[tuple[State, Tier], int] = {}
+        for view in self.views.values():
+            key = (view.state, self.places[view.project, view.environment])
+            counts[key] = counts.get(key, 0) + 1
+        return MetricsView(counts, {"build": (3, 12.5)})
+
+    # --- what a runner would do ---
+
+    def deployed(
+        self, project: str, environment: str, ref: str, commit: str, *, tier: Tier = Tier.NONPROD, **more: Any
+    ) -> DeploymentView:
+        """Queue a deployment."""
+        standard = {"actor": "ada", "trigger": Trigger.CLI, "reason": "", "subject": "Add the till"}
+        with self.lock:
+            self.places.setdefault((project, environment), tier)
+            number = max(self.views, default=0) + 1
+            view = DeploymentView(
+                id=number,
+                project=project,
+                environment=environment,
+                ref=ref,
+                commit=commit,
+                state=State.QUEUED,
+                requested_at=more.pop("requested_at", datetime.now(UTC)),
+                url=f"http://{environment}-{project}.localhost:8080",
+                **(standard | more),
+            )
+            self.views[number] = view
+        return view
+
+    def change(self, number: int, **changes: Any) -> DeploymentView:
+        """Change what is known of a deployment."""
+        with self.lock:
+            self.views[number] = self.views[number].model_copy(update=changes)
+        return self.views[number]
+
+    def say(self, number: int, stage: str, *texts: str, at: datetime | None = None) -> None:
+        """Add lines to a log; their numbers have gaps, as real ones do."""
+        lines = self.logs.setdefault(number, [])
+        for text in texts:
+            seq = (lines[-1].seq if lines else 0) + 3
+            lines.append(LogLine(seq=seq, at=at or datetime.now(UTC), stage=stage, text=text))
+
+    def stage(
+        self,
+        number: int,
+        stage: Stage,
+        state: StageState = StageState.PASSED,
+        seconds: float = 0.0,
+        note: str = "",
+        began: datetime | None = None,
+    ) -> None:
+        """Begin a stage, or end the one that began."""
+        known = {one.name: one for one in self.views[number].stages}
+        start = known[stage].started_at if stage in known else began or datetime.now(UTC)
+        ended = None if state is StageState.RUNNING else start + timedelta(seconds=seconds)
+        known[stage] = StageView(
+            name=stage, state=state, started_at=start, finished_at=ended, seconds=seconds if ended else None, note=note
+        )
+        self.change(number, stages=list(known.values()))
+
+    def finish(self, number: int, state: State, failure: FailureView | None = None, **more: Any) -> None:
+        """End a deployment; one that succeeded is what is live from now on."""
+        if state is State.SUCCEEDED:
+            about = self.views[number]
+            for other in list(self.views.values()):
+                if (other.project, other.environment) == (about.project, about.environment) and other.live:
+                    self.change(other.id, live=False)
+            more.setdefault("live", True)
+        more.setdefault("finished_at", datetime.now(UTC))
+        self.change(number, state=state, failure=failure, **more)

@@ -1,0 +1,81 @@
+"""The server around operations in memory: a real one, on a port of its own, in a thread of the tests."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import structlog
+
+from branchline.domain.access import Role
+from branchline.server import logs
+from branchline.server.app import Server
+from branchline.server.web import WebServer, bind
+from tests.fakes.platform import FakePlatform
+
+KEY = bytes(range(32))
+
+
+class Journal(io.StringIO):
+    """What the server wrote to its log."""
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+    def clear(self) -> None:
+        self.seek(0)
+        self.truncate()
+
+
+@contextmanager
+def recorded() -> Iterator[Journal]:
+    """The server's own logging, into memory; afterwards logging is as it was."""
+    root = logging.getLogger()
+    before, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    journal = Journal()
+    logs.configure(journal)
+    try:
+        yield journal
+    finally:
+        structlog.reset_defaults()
+        root.handlers[:] = before
+        root.setLevel(level)
+        logging.raiseExceptions = raising
+
+
+@contextmanager
+def served(platform: FakePlatform) -> Iterator[str]:
+    """Serve on a free port; gives the address."""
+    listener = bind("127.0.0.1:0")
+    server = WebServer(Server(platform, KEY))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://localhost:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive(), "the server does not stop"
+
+
+def client(url: str, role: Role | None = Role.ADMIN) -> httpx.Client:
+    """A client with the token of a role; None: without any."""
+    headers = {} if role is None else {"Authorization": f"Bearer bl_{role}"}
+    return httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False)
+
+
+def eventually(condition: object, seconds: float = 5.0) -> None:
+    """Wait until a condition holds."""
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.02)
