@@ -11,7 +11,7 @@ import pytest
 
 from branchline.domain.config import Config, Secret
 from branchline.domain.environment import Environment, Tier, tier_of
-from branchline.domain.errors import BadInput, BranchlineError, Conflict, PlatformBroke, Refused
+from branchline.domain.errors import BadInput, BranchlineError, Conflict, Refused
 from branchline.ports import ConfigReader, ConfigWriter
 from tests.fakes.config import FakeConfigStore
 from tests.openbao import RealConfigStore

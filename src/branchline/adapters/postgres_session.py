@@ -43,7 +43,7 @@ class PostgresServer:
         given["options"] = f"{given.get('options') or ''} {limits}".strip()
         given["application_name"] = "branchline"
         given["connect_timeout"] = CONNECT_SECONDS
-        self._conninfo = make_conninfo(**given)
+        self._conninfo = make_conninfo("", **given)
         self._tier = tier
 
     @contextmanager
