@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import psycopg
@@ -58,7 +58,7 @@ SELECT r.oid IS NOT NULL AS has_role,
 class _State:
     has_role: bool
     role_fits: bool
-    verifier: str | None
+    verifier: str | None = field(repr=False)
     may_act_as_role: bool
     has_database: bool
     half_dropped: bool

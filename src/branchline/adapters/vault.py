@@ -136,7 +136,7 @@ class VaultConfigWriter:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Document:
     """One version of an environment's document; `values` is None where it is deleted, or nothing was ever set (0)."""
 
