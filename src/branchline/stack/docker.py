@@ -46,11 +46,11 @@ def engine(endpoint: str = "", limit: int = 5) -> Iterator[docker.DockerClient]:
 class Engine(Part):
     """The Docker engine. One that answers is used and left alone; otherwise, as root, we run our own."""
 
-    name = "docker"
     stop_limit = 60.0  # it stops every container first
     start_limit = 60.0
 
-    def __init__(self, endpoint: str = "") -> None:
+    def __init__(self, endpoint: str = "", name: str = "docker") -> None:
+        self.name = name
         self._endpoint = endpoint or os.environ.get("DOCKER_HOST", "")
         self._may_run = not self._endpoint and os.geteuid() == 0
 
@@ -87,6 +87,14 @@ class Engine(Part):
     def check(self) -> None:
         with engine(self._endpoint, 2):
             pass
+
+    def occupied(self) -> str:
+        try:
+            with engine(self._endpoint) as connection:
+                running = len(connection.containers.list())
+        except NotReady:
+            return ""
+        return f"{running} containers run on it" if running > 1 else "a container runs on it" if running else ""
 
     @staticmethod
     def _forget_the_dead() -> None:

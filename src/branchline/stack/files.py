@@ -9,10 +9,13 @@ from pathlib import Path
 from branchline.stack.process import User
 
 
-def write(path: Path, content: str | bytes, *, user: User | None = None, mode: int = 0o600) -> None:
+def write(
+    path: Path, content: str | bytes, *, user: User | None = None, mode: int = 0o600, lasting: bool = True
+) -> None:
     """Put the file in place in one move; after a crash it is there whole or not at all.
 
-    Safe in a folder that an unprivileged account can write to: no link that somebody placed there is followed.
+    With `lasting` it also outlives a power cut. Safe in a folder that an unprivileged account can write to: no link
+    that somebody placed there is followed.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
@@ -23,7 +26,8 @@ def write(path: Path, content: str | bytes, *, user: User | None = None, mode: i
                 os.fchown(handle, user.uid, user.gid)
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(handle)
+            if lasting:
+                os.fsync(handle)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

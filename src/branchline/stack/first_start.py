@@ -35,7 +35,15 @@ HIGHEST_PORT = 32767
 """Above it Linux takes ports for outgoing connections."""
 
 SIGNING_KEYS = ("server", "nonprod", "production", "operator")
-PASSWORDS = ("postgres-platform", "postgres-platform-app", "postgres-nonprod", "postgres-production")
+SECRETS = (
+    "postgres-platform.password",
+    "postgres-platform-app.password",
+    "postgres-nonprod.password",
+    "postgres-production.password",
+    "database-nonprod.key",
+    "database-production.key",
+    "registry.secret",
+)
 LONGEST_HOME = 70
 """Characters: a Unix socket's path, which lies in it, may have 107."""
 
@@ -137,9 +145,10 @@ def routes() -> Iterator[IPv4Network]:
 def _make_folders(home: Path, user: User | None) -> None:
     files.folder(home)
     _check_reachable(home, user)
-    for name in ("keys", "run", "log", "postgres", "caddy", "work", "git"):
+    for name in ("keys", "run", "log", "postgres", "caddy"):
         files.folder(home / name)
-    files.folder(home / "run" / "parts", mode=0o700)
+    for name in ("run/parts", "work", "git"):
+        files.folder(home / name, mode=0o700)
     files.folder(home / "bin", mode=0o755)
     files.folder(home / "caddy" / "routes", mode=0o755)
     for name in ("openbao", "registry", "caddy/storage", "run/caddy", "log/caddy"):
@@ -165,10 +174,8 @@ def _make_keys(keys: Path, user: User | None) -> None:
         if not (keys / f"{name}.pub").exists():
             private = ECKey.import_key((keys / f"{name}.pem").read_text())
             files.write(keys / f"{name}.pub", private.as_pem(private=False), mode=0o644)
-    for name in PASSWORDS:
-        if not (keys / f"{name}.password").exists():
-            files.write(keys / f"{name}.password", secrets.token_urlsafe(32) + "\n")
+    for name in SECRETS:
+        if not (keys / name).exists():
+            files.write(keys / name, secrets.token_urlsafe(32) + "\n")
     if not (keys / "openbao-seal.key").exists():
         files.write(keys / "openbao-seal.key", os.urandom(32), user=user)
-    if not (keys / "registry.secret").exists():
-        files.write(keys / "registry.secret", secrets.token_urlsafe(32) + "\n")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Self
 
 from branchline.domain.errors import TimedOut
@@ -23,7 +24,8 @@ class NotReady(Exception):
 class Part(ABC):
     """One server, or one thing that servers need. All methods may be repeated and survive a kill at any line.
 
-    `needs` names the parts that must be ready before this one starts; it is stopped before them.
+    `needs` names the parts that must be ready before this one starts; it is stopped before them. `patience` is how many
+    seconds it may live without doing its work before it is started anew; None: it is left to itself.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Part(ABC):
     stop_signal = signal.SIGTERM
     stop_limit = 10.0
     start_limit = 60.0
+    patience: float | None = None
 
     @property
     @abstractmethod
@@ -43,7 +46,10 @@ class Part(ABC):
 
     @abstractmethod
     def command(self) -> Command | None:
-        """How it is started, after `prepare`; None where there is no process of ours to run."""
+        """How it is started, after `prepare`; None where there is no process of ours to run.
+
+        Raises PlatformBroke where this machine lacks what it needs.
+        """
 
     @abstractmethod
     def check(self) -> None:
@@ -52,8 +58,9 @@ class Part(ABC):
     def settle(self) -> None:  # noqa: B027
         """Give the server what only a running server takes, such as roles. Raises NotReady to be asked again."""
 
-    def stopped(self) -> None:  # noqa: B027
-        """Undo what outlives the process, where there is such a thing."""
+    def occupied(self) -> str:
+        """Why it must be left running when the platform stops, in a few words; empty where it may be stopped."""
+        return ""
 
 
 class External(Part):
@@ -102,7 +109,6 @@ class Running:
         """Stop it as the supervisor would."""
         if self.process:
             self.process.stop(self.part.stop_signal, self.part.stop_limit)
-        self.part.stopped()
 
 
 @contextmanager
@@ -115,17 +121,21 @@ def running(part: Part, logs: Path) -> Iterator[Running]:
         alone.stop()
 
 
-def await_ready(part: Part, process: Process | None, log: Path, pause: float = 0.03) -> None:
-    """Wait until the part is ready and settled; raises TimedOut (`part_not_ready`) when it ends or takes too long."""
+def await_ready(part: Part, process: Process | None, log: Path, ending: Event | None = None) -> bool:
+    """Wait until the part is ready and settled; False when `ending` was set meanwhile.
+
+    Raises TimedOut (`part_not_ready`) when its process ends, or when it takes longer than its `start_limit`.
+    """
     end = time.monotonic() + part.start_limit
-    while True:
+    ending = ending or Event()
+    while not ending.wait(0.03):
         try:
             part.check()
             part.settle()
         except NotReady as answer:
             reason = str(answer)
         else:
-            return
+            return True
         if process and process.wait(0):
             raise TimedOut(
                 f"{part.name} ended while it was starting: {process.ending()}.",
@@ -138,7 +148,7 @@ def await_ready(part: Part, process: Process | None, log: Path, pause: float = 0
                 code="part_not_ready",
                 hint=last_line(log),
             )
-        time.sleep(pause)
+    return False
 
 
 def check_port(host: str, port: int, limit: float = 2.0) -> None:
@@ -151,7 +161,7 @@ def check_port(host: str, port: int, limit: float = 2.0) -> None:
 
 def last_line(log: Path) -> str:
     """The last line that says something; empty where there is none."""
-    return next(reversed(last_lines(log, 1)), "")
+    return next(reversed(last_lines(log, 1)), "")[:200]
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -44,6 +44,7 @@ class Command:
     argv: tuple[str, ...]
     folder: Path
     user: User | None = None
+    umask: int = 0o077
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -106,11 +107,29 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=0o077,
+                umask=command.umask,
                 **account,
             )
         # A process that died at once is our zombie until it is waited for, hence its pid cannot be another's yet.
         return cls(Identity.of(child.pid) or Identity(child.pid, 0, ""), child)
+
+    @classmethod
+    def find(cls, command: Command) -> Process | None:
+        """A process that was started with this very command and lives, whoever forgot to write down its pid."""
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+                # A program that changes the account and then becomes the server leaves only the end of the command.
+                if command.argv[-len(argv) :] != argv or (folder / "cwd").readlink() != command.folder.resolve():
+                    continue
+                pid = int(folder.name)
+                if os.getsid(pid) == pid and (identity := Identity.of(pid)):
+                    return cls(identity)
+            except OSError:
+                continue  # it ended while we looked, or it is none of ours
+        return None
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,80 @@
+"""What the supervisor knows about each part, in files: for `status`, for `stop`, and for the next supervisor."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from branchline.layout import Layout
+from branchline.stack import files
+from branchline.stack.process import Identity
+
+SUPERVISOR = "supervisor"
+
+
+class State(StrEnum):
+    """Where a part stands."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+    EXTERNAL = "external"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part. `since` is when it came into this state, in seconds since 1970; `order` counts in order of start."""
+
+    part: str
+    state: State
+    order: int = 0
+    identity: Identity | None = None
+    since: float = field(default_factory=time.time)
+    took: float = 0.0
+    restarts: int = 0
+    reason: str = ""
+    stop_signal: int = 15
+    stop_limit: float = 10.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that is written down here still runs."""
+        return self.identity is not None and self.identity.alive
+
+
+class Ledger:
+    """One small file a part, written in one move."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._folder = layout.run / "parts"
+
+    def write(self, entry: Entry) -> None:
+        """Keep the entry in place of the part's earlier one."""
+        files.write(self._file(entry.part), json.dumps(asdict(entry)), lasting=False)
+
+    def read(self, part: str) -> Entry | None:
+        """The part's entry; None where there is none, or none that can be read (a power cut leaves such)."""
+        try:
+            stored = json.loads(self._file(part).read_text())
+            identity = stored.pop("identity")
+            state = State(stored.pop("state"))
+            return Entry(**stored, state=state, identity=Identity(**identity) if identity else None)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def entries(self) -> list[Entry]:
+        """Every part's entry in order of start, without the supervisor's own."""
+        names = [file.stem for file in self._folder.glob("*.json") if file.stem != SUPERVISOR]
+        return sorted(filter(None, map(self.read, names)), key=lambda entry: entry.order)
+
+    def forget(self, part: str) -> None:
+        """Remove the part's entry."""
+        self._file(part).unlink(missing_ok=True)
+
+    def _file(self, part: str) -> Path:
+        return self._folder / f"{part}.json"
