@@ -71,6 +71,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
 
 
+_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "null", "str")}
+
+
 def read(text: str) -> Document:
     """Read one YAML document; raises NotYaml."""
     if len(text) > MAX_CHARACTERS:
@@ -102,20 +105,25 @@ class _Reading:
 
     def plain(self, node: yaml.Node, path: Path, depth: int) -> Any:
         """The value of a node."""
-        self._count += 1
-        if self._count > MAX_NODES or depth > MAX_DEPTH:
-            raise NotYaml(
-                "the file is nested too deeply, or its aliases repeat too much", _place(node.start_mark), path
-            )
+        self._bound(node, path, depth)
         self._document.values[path] = _place(node.start_mark)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(item, (*path, number), depth + 1) for number, item in enumerate(node.value)]
+        if node.tag not in _PLAIN:  # PyYAML stumbles over some of the others, such as a timestamp that is none
+            raise NotYaml(f"the tag {node.tag!r} is not for manifests", _place(node.start_mark), path)
         try:
             return self._loader.construct_object(node)
         except (yaml.MarkedYAMLError, ValueError):
             raise NotYaml(f"the tag {node.tag!r} is not for manifests", _place(node.start_mark), path) from None
+
+    def _bound(self, node: yaml.Node, path: Path, depth: int) -> None:
+        self._count += 1
+        if self._count > MAX_NODES or depth > MAX_DEPTH:
+            raise NotYaml(
+                "the file is nested too deeply, or its aliases repeat too much", _place(node.start_mark), path
+            )
 
     def _mapping(self, node: yaml.MappingNode, path: Path, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -140,6 +148,7 @@ class _Reading:
         for source in reversed(sources):
             if not isinstance(source, yaml.MappingNode):
                 raise NotYaml("`<<` takes a mapping", _place(source.start_mark), path)
+            self._bound(source, path, depth + 1)  # a mapping may even claim to be merged into itself
             merged |= self._mapping(source, path, depth + 1)
         return merged
 

@@ -12,17 +12,22 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kKmMgG]?)[iI]?[bB]?$")
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_LONGEST = 10 * 365 * 86400.0
+_LARGEST = 1024**5
 
 
 def parse_duration(value: Any) -> float:
     """Seconds from `90s`, `1m30s`, `500ms`, `7d` (the Compose notation); raises ValueError otherwise."""
-    if isinstance(value, float | int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= _LONGEST:
         return float(value)
     text = str(value).strip()
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{value!r} is no duration; write it like 30s, 1m30s or 500ms")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LONGEST:
+        raise ValueError(f"{text[:40]} is longer than ten years")
+    return seconds
 
 
 def parse_size(value: Any) -> int:
@@ -30,7 +35,10 @@ def parse_size(value: Any) -> int:
     match = _SIZE.match(str(value).strip()) if not isinstance(value, bool) else None
     if not match:
         raise ValueError(f"{value!r} is no size; write it like 256M or 1G")
-    return int(float(match[1]) * _BYTES[match[2].lower()])
+    size = float(match[1]) * _BYTES[match[2].lower()]
+    if size > _LARGEST:
+        raise ValueError(f"{str(value)[:40]} is larger than any machine")
+    return int(size)
 
 
 def parse_share(value: Any) -> float:
