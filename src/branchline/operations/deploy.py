@@ -76,9 +76,9 @@ class Deploy:
         log = DeploymentLog(self.store, deployment, self.log_limit)
         try:
             yield Telling(self, carried, durable, log)
+            self.pipeline.tidy(carried)  # only at the end: who goes on after an interruption may need what is there
         finally:
             log.close()
-            self.pipeline.tidy(carried)
 
 
 class Telling:

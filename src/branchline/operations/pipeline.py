@@ -113,8 +113,15 @@ class Pipeline:
         if scene.built_before:
             return StageResult(note=f"{scene.built_before} is in the registry", skipped=True)
         about, key = scene.deployment, str(scene.outputs[Stage.CHECKOUT]["build_key"])
-        image = str(scene.outputs[Stage.BUILD]["image"])
-        reference = self._images.publish(image, about.project, f"{about.commit[:12]}-{key[:8]}", scene.log, scene.stop)
+        image, tag = str(scene.outputs[Stage.BUILD]["image"]), f"{about.commit[:12]}-{key[:8]}"
+        try:
+            reference = self._images.publish(image, about.project, tag, scene.log, scene.stop)
+        except PlatformBroke as error:
+            if error.code != "image_gone":
+                raise
+            # Another machine built it, or somebody pruned it: the cache makes building it again a matter of moments.
+            image = self._build(scene, scene.manifest.build.target, "build")
+            reference = self._images.publish(image, about.project, tag, scene.log, scene.stop)
         with self._store.transaction() as records:
             release = records.releases.add(scene.project, about.commit, key, reference, scene.manifest)
             records.deployments.note_release(about.id, release.id)

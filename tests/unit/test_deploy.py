@@ -1,0 +1,463 @@
+"""The story of a deployment against fakes: what users have at each end, whatever goes wrong, and after any crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from branchline.domain.audit import Kind
+from branchline.domain.config import Secret
+from branchline.domain.deployment import Deployment, State, Trigger
+from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.errors import PlatformBroke
+from branchline.domain.pipeline import Stage
+from branchline.operations.deploy import Deploy
+from branchline.operations.health import Health
+from branchline.operations.launch import Launch
+from branchline.operations.pipeline import Pipeline
+from branchline.operations.traffic import TrafficShift
+from branchline.operations.variables import Variables
+from tests.fakes.config import FakeConfigStore
+from tests.fakes.containers import Call, FakeContainers
+from tests.fakes.databases import FakeDatabases
+from tests.fakes.durable import FakeDurable, Killed
+from tests.fakes.images import FakeImages
+from tests.fakes.probes import FakeProbes
+from tests.fakes.proxy import FakeProxy
+from tests.fakes.source import FakeSource
+from tests.fakes.store import MemoryStore
+
+REPOSITORY = "/srv/shop.git"
+HOST = "develop-shop.test"
+MANIFEST = """
+project: shop
+test: {command: check, databases: [default]}
+release: migrate
+services:
+  web:
+    command: serve
+    port: 8000
+    routes: [/]
+    healthcheck: {path: /up, timeout: 0.3s, interval: 50ms}
+    deploy: {replicas: 2}
+    stop_grace_period: 0.2s
+  worker:
+    command: work
+    healthcheck: {command: beat, timeout: 0.3s, interval: 50ms}
+databases: {default: {variable: DATABASE_URL}}
+environments: {develop: {on: {branch: develop}}}
+watch: {window: 0.3s, failures: 2, requests: 10, errors: 20%}
+"""
+ROAD = [
+    Stage.CHECKOUT,
+    Stage.BUILD,
+    Stage.TEST,
+    Stage.PUBLISH,
+    Stage.PREPARE,
+    Stage.RELEASE,
+    Stage.START,
+    Stage.VERIFY,
+    Stage.SWITCH,
+    Stage.WATCH,
+]
+
+
+class World:
+    """Everything outside, faked; `push` and `deploy` play a developer and a runner."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = MemoryStore()
+        self.source = FakeSource()
+        self.images = FakeImages()
+        self.containers = FakeContainers()
+        self.probes = FakeProbes(self.containers)
+        self.proxy = FakeProxy()
+        self.configs = FakeConfigStore()
+        self.databases = FakeDatabases(Tier.NONPROD)
+        self.faults: list[str] = []
+        self.repository = self.source.host(REPOSITORY)
+        with self.store.transaction() as records:
+            project = records.projects.add("shop", REPOSITORY)
+            self.environment = records.environments.ensure(project, Destination("develop", Tier.NONPROD))
+            records.environments.claim_hostnames(self.environment, [HOST])
+
+    def runner(self, name: str = "runner-1") -> Deploy:
+        variables = Variables(self.configs.reader(Tier.NONPROD), self.databases)
+        health = Health(self.containers, self.probes)
+        return Deploy(
+            self.store,
+            Pipeline(
+                self.store,
+                self.source,
+                self.images,
+                self.containers,
+                self.databases,
+                worktree=lambda deployment: self.folder / str(deployment),
+                builds_at_once=1,
+            ),
+            Launch(self.store, self.images, self.containers, self.databases, variables, health),
+            TrafficShift(self.store, self.containers, self.proxy, health),
+            runner=name,
+            log_limit=100_000,
+            report_fault=lambda _incident, trace: self.faults.append(trace),
+        )
+
+    def push(self, manifest: str = MANIFEST) -> Deployment:
+        self.repository.commit("develop", {"branchline.yaml": manifest, "Dockerfile": "FROM scratch\n"})
+        revision = self.source.resolve("shop", REPOSITORY, "develop")
+        with self.store.transaction() as records:
+            records.deployments.add(self.environment, revision, actor="ada", trigger=Trigger.CLI, reason="")
+            claimed = records.deployments.claim(Tier.NONPROD, "runner-1")
+        assert claimed
+        return claimed
+
+    def deploy(self, manifest: str = MANIFEST, durable: FakeDurable | None = None) -> Deployment:
+        asked = self.push(manifest)
+        self.runner().run(asked.id, durable or FakeDurable())
+        return self.deployment(asked.id)
+
+    def deployment(self, number: int) -> Deployment:
+        with self.store.transaction() as records:
+            return records.deployments.get(number)
+
+    def live(self) -> int | None:
+        with self.store.transaction() as records:
+            return records.environments.get("shop", "develop").live_deployment
+
+    def serving(self) -> set[int]:
+        """Which deployments users reach."""
+        owners = {f"{one.address}:{one.port}": one.deployment for one in self.containers.instances(self.environment)}
+        return {owners[target] for target in self.proxy.targets(HOST)}
+
+    def log(self, number: int) -> str:
+        return "\n".join(line.text for line in self.store.read_log(number, 0, 100_000))
+
+    def kinds(self, number: int) -> list[Kind]:
+        return [event.kind for _, event in self.store.tables.events if event.deployment == number]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@contextmanager
+def dying(durable: FakeDurable) -> Iterator[None]:
+    with pytest.raises(Killed):
+        yield
+
+
+def fails(words: str, status: int = 1):
+    def program(call: Call) -> int:
+        call.say(words)
+        return status
+
+    return program
+
+
+def test_a_first_release_becomes_live(world: World) -> None:
+    durable = FakeDurable()
+    done = world.deploy(durable=durable)
+    assert (done.state, done.failure) == (State.SUCCEEDED, None)
+    assert durable.ran == [*ROAD, Stage.DRAIN]
+    assert world.serving() == {done.id} == {world.live()}
+    assert world.faults == []
+    assert len(world.containers.instances(world.environment)) == 3
+    assert world.kinds(done.id).count(Kind.STAGE_ENDED) == 11
+    assert world.kinds(done.id)[-1] is Kind.DEPLOYMENT_FINISHED
+    assert list(world.folder.iterdir()) == []
+
+
+def test_the_next_release_replaces_it(world: World) -> None:
+    first, second = world.deploy(), world.deploy()
+    assert second.replaces == first.id
+    assert world.serving() == {second.id}
+    assert world.containers.running(world.environment) == [second.id]
+
+
+def test_containers_are_told_what_they_need(world: World) -> None:
+    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    done = world.deploy(MANIFEST.replace("port: 8000", "port: 8000\n    environment: {PLAIN: text, API_KEY: default}"))
+    (web, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == "web"]
+    told = {key: value.reveal() for key, value in web.spec.variables.items()}
+    assert told["API_KEY"] == "very-secret-value"
+    assert told["DATABASE_URL"].startswith("postgresql://")
+    assert (told["PLAIN"], told["PORT"], told["BRANCHLINE_RELEASE"]) == ("text", "8000", "1")
+    assert told["BRANCHLINE_DEPLOYMENT"] == str(done.id)
+    assert done.config_version == 1
+
+
+def test_secrets_that_programs_print_are_hidden(world: World) -> None:
+    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.containers.programs["migrate"] = lambda call: call.say(str(call.variables)) or 0
+    done = world.deploy()
+    assert done.state is State.SUCCEEDED
+    assert "API_KEY" in world.log(done.id)
+    assert "very-secret-value" not in world.log(done.id)
+    assert "postgresql://" not in world.log(done.id) or "[hidden]" in world.log(done.id)
+
+
+@pytest.mark.parametrize(
+    ("stage", "code", "words", "break_it"),
+    [
+        (Stage.TEST, "tests_failed", "1 failed", lambda w: w.containers.programs.update(check=fails("1 failed"))),
+        (
+            Stage.RELEASE,
+            "release_command_failed",
+            "no such column",
+            lambda w: w.containers.programs.update(migrate=fails("no such column")),
+        ),
+        (Stage.START, "command_not_found", "serve", lambda w: w.containers.missing_commands.add("serve")),
+        (Stage.VERIFY, "unhealthy", "HTTP 500", lambda w: w.probes.answer("web", (False, "HTTP 500"))),
+        (Stage.VERIFY, "unhealthy", "no pulse", lambda w: w.containers.programs.update(beat=fails("no pulse"))),
+        (Stage.CHECKOUT, "manifest_invalid", "unknown key", None),
+    ],
+)
+def test_a_bad_release_changes_nothing_for_users(world: World, stage: Stage, code: str, words: str, break_it) -> None:
+    before = world.deploy()
+    if break_it:
+        break_it(world)
+    done = world.deploy(MANIFEST + ("typo: 1\n" if break_it is None else ""))
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.FAILED, stage, code)
+    assert words in done.failure.sentence
+    assert done.failure.hint
+    assert world.serving() == {before.id} == {world.live()}
+    assert world.containers.running(world.environment) == [before.id]
+    assert world.faults == []
+
+
+def test_a_container_that_crashes_says_its_last_words(world: World) -> None:
+    world.deploy()
+    answers = world.probes.probe
+
+    def crash_first(instance, check):
+        world.containers.crash(instance, 3, said="Traceback\nImportError: shop")
+        return answers(instance, check)
+
+    world.probes.probe = crash_first
+    done = world.deploy()
+    assert done.failure
+    assert done.failure.code == "crashed"
+    assert "status 3" in done.failure.sentence
+    assert "ImportError: shop" in done.failure.sentence
+    assert "Traceback" in world.log(done.id)
+
+
+def test_a_container_that_eats_its_memory(world: World) -> None:
+    def eat(instance, check):
+        world.containers.crash(instance, 137, out_of_memory=True)
+        return False, "connection refused"
+
+    world.probes.probe = eat
+    done = world.deploy(MANIFEST.replace("deploy: {replicas: 2}", "deploy: {resources: {limits: {memory: 64M}}}"))
+    assert done.failure
+    assert (done.failure.code, "64 MB" in done.failure.sentence) == ("out_of_memory", True)
+
+
+def test_failing_probes_after_the_switch_undo_the_release(world: World) -> None:
+    before = world.deploy()
+    world.probes.answer("web", (True, "HTTP 200"), (True, "HTTP 200"), (False, "HTTP 503"))
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.UNDONE, Stage.WATCH, "sick_after_switch")
+    assert "HTTP 503" in done.failure.sentence
+    assert world.serving() == {before.id} == {world.live()}
+    assert world.containers.running(world.environment) == [before.id]
+    assert Kind.DEPLOYMENT_UNDONE in world.kinds(done.id)
+
+
+def test_too_many_errors_after_the_switch_undo_the_release(world: World) -> None:
+    before = world.deploy()
+    switch = world.proxy.switch
+
+    def then_answer_badly(environment: Environment, hostnames, routes) -> None:
+        switch(environment, hostnames, routes)
+        world.proxy.answer(HOST, 200, times=9)
+        world.proxy.answer(HOST, 502, times=3)
+
+    world.proxy.switch = then_answer_badly
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failure.code) == (State.UNDONE, "sick_after_switch")
+    assert "3 of 12" in done.failure.sentence
+    assert world.serving() == {before.id}
+
+
+def test_few_errors_are_no_sickness(world: World) -> None:
+    world.deploy()
+    mark = world.proxy.mark
+
+    def and_some_errors() -> int:
+        at = mark()
+        world.proxy.answer(HOST, 500, times=9)
+        return at
+
+    world.proxy.mark = and_some_errors
+    assert world.deploy().state is State.SUCCEEDED
+
+
+def test_a_first_release_that_turns_sick_leaves_no_ruins(world: World) -> None:
+    world.probes.answer("web", (True, "HTTP 200"), (True, "HTTP 200"), (False, "HTTP 503"))
+    done = world.deploy()
+    assert done.state is State.UNDONE
+    assert (world.live(), world.proxy.targets(HOST)) == (None, ())
+    assert world.containers.instances(world.environment) == []
+
+
+def test_a_known_commit_is_built_and_tested_once(world: World) -> None:
+    world.deploy()
+    asked = world.push()
+    with world.store.transaction() as records:
+        first = records.deployments.get(1)
+        records.deployments.finish(asked.id, State.CANCELLED)
+        revision = world.source.resolve("shop", REPOSITORY, "develop")
+        again = records.deployments.add(
+            world.environment,
+            type(revision)(revision.ref, first.commit, ""),
+            actor="ada",
+            trigger=Trigger.CLI,
+            reason="",
+        )
+        records.deployments.claim(Tier.NONPROD, "runner-1")
+    world.runner().run(again.id, FakeDurable())
+    done = world.deployment(again.id)
+    with world.store.transaction() as records:
+        states = {record.name: record.state for record in records.deployments.stages(again.id)}
+    assert (done.state, done.release) == (State.SUCCEEDED, first.release)
+    assert [states[stage] for stage in (Stage.BUILD, Stage.TEST, Stage.PUBLISH)] == ["skipped"] * 3
+
+
+# --- interruptions ---
+
+
+@pytest.mark.parametrize("stage", [*ROAD, Stage.DRAIN])
+@pytest.mark.parametrize("moment", ["die_before", "die_after"])
+def test_a_killed_runner_is_followed_by_another(world: World, stage: Stage, moment: str) -> None:
+    before = world.deploy()
+    migrated: list[str] = []
+    world.containers.programs["migrate"] = lambda call: migrated.append("once") or 0
+    asked, durable = world.push(), FakeDurable()
+    setattr(durable, moment, stage)
+    with dying(durable):
+        world.runner("runner-1").run(asked.id, durable)
+    assert world.serving() in ({before.id}, {asked.id})
+    world.runner("runner-2").run(asked.id, durable)
+    done = world.deployment(asked.id)
+    assert (done.state, done.replaces) == (State.SUCCEEDED, before.id)
+    assert world.serving() == {asked.id} == {world.live()}
+    assert world.containers.running(world.environment) == [asked.id]
+    assert world.faults == []
+
+
+@pytest.mark.parametrize("moment", ["die_before", "die_after"])
+def test_a_runner_killed_while_undoing_is_followed_by_another(world: World, moment: str) -> None:
+    before = world.deploy()
+    world.probes.answer("web", (True, "HTTP 200"), (True, "HTTP 200"), (False, "HTTP 503"))
+    asked, durable = world.push(), FakeDurable()
+    setattr(durable, moment, Stage.UNDO)
+    with dying(durable):
+        world.runner("runner-1").run(asked.id, durable)
+    world.runner("runner-2").run(asked.id, durable)
+    assert world.deployment(asked.id).state is State.UNDONE
+    assert world.serving() == {before.id} == {world.live()}
+    assert world.containers.running(world.environment) == [before.id]
+
+
+def test_cancelling_while_the_tests_run(world: World) -> None:
+    before = world.deploy()
+
+    def check_for_ever(call: Call) -> int | None:
+        with world.store.transaction() as records:
+            records.deployments.ask_to_cancel(2)
+        call.sleep(30)
+        return 0
+
+    world.containers.programs["check"] = check_for_ever
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.CANCELLED, Stage.TEST, "cancelled")
+    assert world.serving() == {before.id}
+
+
+def test_a_stage_that_hangs_ends(world: World) -> None:
+    world.containers.programs["migrate"] = lambda call: call.sleep(30) or 0
+    done = world.deploy(MANIFEST + "timeouts: {release: 300ms}\n")
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.FAILED, Stage.RELEASE, "stage_timed_out")
+
+
+def test_a_short_outage_is_waited_for(world: World) -> None:
+    outage = iter([True, True, False, False, False, False, False, False, False])
+    pull = world.images.pull
+
+    def sometimes(*words):
+        if next(outage):
+            raise PlatformBroke("The registry does not answer.", code="registry_unreachable")
+        return pull(*words)
+
+    world.images.pull = sometimes
+    done = world.deploy()
+    assert done.state is State.SUCCEEDED
+    assert "Trying again" in world.log(done.id)
+
+
+def test_what_no_retry_mends_ends_as_broken(world: World) -> None:
+    before = world.deploy()
+
+    def gone(*_words):
+        raise PlatformBroke("Version 3 is gone.", code="config_gone", hint="Set it again.")
+
+    world.images.pull = gone
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.BROKEN, Stage.PREPARE, "config_gone")
+    assert world.serving() == {before.id}
+
+
+def test_a_fault_of_our_own_is_told_without_its_insides(world: World) -> None:
+    before = world.deploy()
+
+    def stumble(*_words):
+        raise KeyError("insides")
+
+    world.images.pull = stumble
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failure.code) == (State.BROKEN, "internal")
+    assert "insides" not in done.failure.sentence + done.failure.hint + world.log(done.id)
+    assert "insides" in world.faults[0]
+    assert world.serving() == {before.id}
+
+
+def test_draining_waits_for_requests_in_flight(world: World) -> None:
+    before = world.deploy()
+    old = world.proxy.targets(HOST)
+    world.proxy.busy[old[0]] = 1
+    looks: list[int] = []
+    in_flight = world.proxy.in_flight
+
+    def finish_later(targets) -> int:
+        looks.append(len(world.containers.instances(world.environment, before.id)))
+        if len(looks) == 2:
+            world.proxy.busy.clear()
+        return in_flight(targets)
+
+    world.proxy.in_flight = finish_later
+    assert world.deploy().state is State.SUCCEEDED
+    assert looks == [3, 3]
+
+
+def test_an_image_that_somebody_pruned_is_built_again(world: World) -> None:
+    asked, durable = world.push(), FakeDurable()
+    durable.die_before = Stage.PUBLISH
+    with dying(durable):
+        world.runner().run(asked.id, durable)
+    world.images.local.clear()
+    world.images.names.clear()
+    world.runner("runner-2").run(asked.id, durable)
+    assert world.deployment(asked.id).state is State.SUCCEEDED
