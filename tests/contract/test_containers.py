@@ -245,6 +245,7 @@ def test_more_containers_than_addresses_are_refused(place: Place, environment: E
         place.start(environment, 1, *services)
 
     assert caught.value.code == "too_many_containers"
+    assert place.containers.instances(environment) == []
 
 
 def test_a_cancelled_start_says_so(place: Place, environment: Environment) -> None:

@@ -210,13 +210,14 @@ def test_secrets_appear_in_the_environment_only(
     assert not [one for one in variables if "proxy" in one.lower()]
 
 
-def test_no_port_is_published_and_logs_are_bounded(
+def test_no_port_is_published_logs_are_bounded_and_crashes_mended(
     docker_api: APIClient, environment: Environment, start: Callable[..., list[Instance]], web: ServiceSpec
 ) -> None:
     (instance,) = start(environment, 1, web)
     host = docker_api.inspect_container(instance.name)["HostConfig"]
 
     assert not host["PortBindings"]
+    assert host["RestartPolicy"]["Name"] == "always"
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "2", "max-size": "10m"}}
 
 

@@ -115,6 +115,7 @@ class FakeContainers:
         stop.check()
         with self._asked("start", environment.key, str(deployment)):
             self.networks.add(_owner(environment))
+            self._check_room(environment, deployment, services)
             for spec in services:
                 if spec.command[0] in self.missing_commands:
                     self._remove(environment, deployment)
@@ -229,13 +230,15 @@ class FakeContainers:
         if status is not None:
             self.crash(container.instance, status)
 
+    def _check_room(self, environment: Environment, deployment: int, services: Sequence[ServiceSpec]) -> None:
+        others = [one for one in self.instances(environment) if one.deployment != deployment]
+        if len(others) + sum(spec.replicas for spec in services) > _FIXED_ADDRESSES:
+            raise DeploymentFailed("There are no addresses left.", code="too_many_containers", hint="Fewer replicas.")
+
     def _address(self, environment: Environment) -> str:
         taken = {one.instance.address for one in self.containers.values() if one.owner == _owner(environment)}
         free = (f"10.99.{environment.slot}.{host}" for host in range(2, 2 + _FIXED_ADDRESSES))
-        address = next((one for one in free if one not in taken), None)
-        if address is None:
-            raise DeploymentFailed("There is no address left.", code="too_many_containers", hint="Fewer replicas.")
-        return address
+        return next(address for address in free if address not in taken)
 
     def _begin(
         self,

@@ -75,7 +75,9 @@ class Maker:
             cap_drop=["NET_RAW"],
             security_opt=["no-new-privileges"],
             log_config=_LOG,
-            restart_policy={"Name": "unless-stopped"} if new.keep_running else None,
+            # Not `unless-stopped`: when dockerd itself is killed, its successor ends what still runs and then counts
+            # that as stopped by hand, so nothing would come back.
+            restart_policy={"Name": "always"} if new.keep_running else None,
             extra_hosts=list(new.hosts),
         )
         endpoints = {new.network: client.create_endpoint_config(ipv4_address=new.address)}
