@@ -1,0 +1,132 @@
+"""Images with Docker: built by BuildKit, kept in the registry, named by digest."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, ImageNotFound, NotFound
+
+from branchline.adapters.docker_engine import DockerEngine, in_our_words
+from branchline.adapters.image_build import build_command, builder_environment, failure, find_builder, find_dockerfile
+from branchline.adapters.image_build_log import BuildLog
+from branchline.adapters.image_transfer import pull, push
+from branchline.adapters.process import run
+from branchline.domain.errors import BadInput, PlatformBroke
+from branchline.ports import Interrupt, Log
+
+_REFERENCE = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}")
+
+
+class DockerImages:
+    """Images by a Docker engine (`None`: DOCKER_HOST or the local socket) and a registry (`host[:port][/path]`).
+
+    Builds get the CA bundle, where there is one, as the BuildKit secret `ca`.
+    """
+
+    def __init__(self, docker_host: str | None, registry: str, ca_bundle: Path | None = None) -> None:
+        self._docker_host = docker_host
+        self._engine = DockerEngine(docker_host)
+        self._registry = registry.rstrip("/")
+        self._ca_bundle = ca_bundle
+
+    @cached_property
+    def _builder(self) -> str:
+        return find_builder()
+
+    def build(
+        self,
+        context: Path,
+        *,
+        dockerfile: str,
+        target: str | None,
+        args: Mapping[str, str],
+        tag: str,
+        labels: Mapping[str, str],
+        log: Log,
+        stop: Interrupt,
+    ) -> str:
+        """See ports.Images.
+
+        Raises DeploymentFailed (`build_failed`, `no_dockerfile`, `no_build_target`, `base_image_unavailable`) or
+        PlatformBroke (`no_builder`, `docker_unreachable`, `docker_disk_full`, `base_image_unavailable`).
+        """
+        file = find_dockerfile(context, dockerfile)
+        with tempfile.TemporaryDirectory(prefix="branchline-build-") as folder:
+            id_file = Path(folder, "id")
+            command = build_command(
+                self._builder,
+                context.resolve(),
+                dockerfile=file,
+                target=target,
+                args=args,
+                tag=tag,
+                labels=labels,
+                ca_bundle=self._ca_bundle,
+                id_file=id_file,
+            )
+            shown = BuildLog(log)
+            done = run(command, log=shown, stop=stop, env=builder_environment(self._docker_host))
+            if done.exit_code != 0:
+                raise failure(done, shown, target)
+            return id_file.read_text().strip()
+
+    @in_our_words
+    def publish(self, image: str, repository: str, tag: str, log: Log, stop: Interrupt) -> str:
+        """See ports.Images.
+
+        Raises PlatformBroke: `image_gone` (it is not on this machine), `registry_unreachable`, `registry_refused`,
+        `disk_full`, `docker_unreachable`.
+        """
+        try:
+            self._engine.client.tag(image, f"{self._registry}/{repository}", tag, force=True)
+        except (ImageNotFound, NotFound):
+            raise PlatformBroke(
+                f"The image {image[:80]} is not on this machine any more.", code="image_gone", hint="Deploy again."
+            ) from None
+        digest = push(self._engine, self._registry, repository, tag, log, stop)
+        return f"{repository}@{digest}"
+
+    @in_our_words
+    def pull(self, reference: str, log: Log, stop: Interrupt) -> str:
+        """See ports.Images. Asks the registry only for what is not here. Raises PlatformBroke as `publish` does."""
+        if not _REFERENCE.fullmatch(reference):
+            raise BadInput(
+                f"{reference[:120]!r} names no published image.", code="bad_reference", hint="Deploy a release."
+            )
+        name = f"{self._registry}/{reference}"
+        if self._about(name) is None:
+            pull(self._engine, self._registry, reference, log, stop)
+        return name
+
+    @in_our_words
+    def remove(self, name: str) -> None:
+        """See ports.Images. An image that is given by its id loses all its tags first."""
+        client = self._engine.client
+        about = self._about(name)
+        if about is None:
+            return
+        using = client.containers(all=True, filters={"ancestor": about["Id"]})
+        if any(container["ImageID"] == about["Id"] for container in using):
+            # Docker would take the name away all the same, and with it the digest that a restart asks for.
+            return
+        names = [*(about.get("RepoTags") or []), *(about.get("RepoDigests") or [])] if name == about["Id"] else []
+        for each in [*names, name]:
+            # 404: it went with the name before; 409: another image is built on it, or a container came just now.
+            try:
+                client.remove_image(each)
+            except APIError as error:
+                if error.status_code not in {404, 409}:
+                    raise
+
+    def _about(self, name: str) -> dict[str, Any] | None:
+        """What the engine knows of an image, or None where there is none of this name."""
+        with suppress(ImageNotFound):
+            about: dict[str, Any] = self._engine.client.inspect_image(name)  # type: ignore[no-untyped-call]
+            return about
+        return None
