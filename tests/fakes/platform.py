@@ -311,7 +311,7 @@ class FakePlatform:
                 environment=environment,
                 ref=ref,
                 commit=commit,
-                state=State.QUEUED,
+                state=more.pop("state", State.QUEUED),
                 requested_at=more.pop("requested_at", datetime.now(UTC)),
                 url=f"http://{environment}-{project}.localhost:8080",
                 **(standard | more),

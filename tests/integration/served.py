@@ -40,6 +40,7 @@ def recorded() -> Iterator[Journal]:
     """The server's own logging, into memory; afterwards logging is as it was."""
     root = logging.getLogger()
     before, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    levels = {name: logging.getLogger(name).level for name in logs.QUIET}
     journal = Journal()
     logs.configure(journal)
     try:
@@ -48,6 +49,8 @@ def recorded() -> Iterator[Journal]:
         structlog.reset_defaults()
         root.handlers[:] = before
         root.setLevel(level)
+        for name, one in levels.items():
+            logging.getLogger(name).setLevel(one)
         logging.raiseExceptions = raising
 
 

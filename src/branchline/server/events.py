@@ -53,6 +53,8 @@ class Watch:
     floor: int
     last: int
     lines: deque[LogLine] = field(default_factory=lambda: deque(maxlen=BATCH))
+    current: bool = False
+    """The last look found all that there was."""
     complete: bool = False
     """It is over, and the last line is here."""
     lost: bool = False
@@ -70,9 +72,10 @@ class Watch:
                 self.floor = self.lines[0].seq
             self.lines.append(line)
             self.last = line.seq
-        fresh = bool(lines) or view != self.view
-        self.view = view
-        self.complete = view.state.final and len(lines) < BATCH
+        current = len(lines) < BATCH
+        fresh = bool(lines) or view != self.view or current != self.current
+        self.view, self.current = view, current
+        self.complete = current and view.state.final
         if fresh or self.complete:
             self.tell()
 
@@ -131,7 +134,7 @@ class Live:
                 behind = cursor < watch.floor
                 complete, lost = watch.complete and not behind, watch.lost
                 lines = await self._catch_up(opened, watch, cursor) if behind else _after(watch.lines, cursor)
-                events = list(_in_order(view, told, lines, partly=behind))
+                events = list(_in_order(view, told, lines, partly=behind or not watch.current))
                 cursor = lines[-1].seq if lines else max(cursor, watch.floor)
                 if complete:
                     yield [*events, LogEvent(end=view)]
