@@ -103,7 +103,8 @@ class OneOff:
             if piece is None and now - looked >= _LOOK_SECONDS:
                 if ended and now - heard >= _GONE_QUIET_SECONDS:
                     return
-                looked, ended = now, (self._state(name) or {}).get("Status") == "exited"
+                state = self._state(name)
+                looked, ended = now, state is None or state["Status"] == "exited"
 
     def _replay(self, new: NewContainer, log: Log, stop: Interrupt) -> None:
         """Copy what Docker has kept of its output to the log."""
