@@ -27,7 +27,7 @@ from branchline.stack.postgres import Cluster, Postgres
 from branchline.stack.registry import Registry
 from branchline.stack.removal import remove_instance
 from branchline.store.database import SqlStore, connect
-from branchline.store.schema import migrate
+from branchline.store.schema import exclusively, migrate
 
 
 def ports_of_our_own() -> Ports:
@@ -44,7 +44,7 @@ def new_layout() -> Layout:
 
 def discard(layout: Layout) -> None:
     """Remove the home, and what carries its instance's name in Docker."""
-    remove_instance(layout.instance)
+    remove_instance(layout.instance, registry=f"127.0.0.1:{layout.ports.registry}")
     shutil.rmtree(layout.home)
 
 
@@ -137,5 +137,6 @@ def stack(
 def sql_store(settings: Settings, home_layout: Layout, postgres_platform: Postgres) -> SqlStore:
     """The platform's own tables, migrated and empty."""
     engine = connect(Endpoints(settings, home_layout).platform_database)
-    migrate(engine)
+    with exclusively(engine):
+        migrate(engine)
     return SqlStore(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from branchline.domain.errors import PlatformBroke, TimedOut
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import docker, first_start, plan
+from branchline.stack.environments import Environments
 from branchline.stack.keeper import Say
 from branchline.stack.ledger import SUPERVISOR, Entry, Ledger, State
-from branchline.stack.part import Part, last_lines
+from branchline.stack.part import NotReady, Part, last_lines
 from branchline.stack.process import wait_until_gone
 from branchline.stack.programs import Server
 from branchline.stack.supervisor import Supervisor, hold
@@ -29,19 +31,19 @@ STOP_LIMIT = 240.0
 def prepare(settings: Settings) -> tuple[Layout, list[Part]]:
     """Make the home ready and say which parts there are; raises where this machine lacks what one of them needs."""
     layout = first_start.establish(settings.home, docker.networks(settings.docker_host))
-    parts = [*plan.servers(settings, layout, first_start.account()), *plan.programs(settings, layout)]
+    parts = _all_parts(settings, layout)
     for part in parts:
         part.command()
     return layout, parts
 
 
-def up(settings: Settings, say: Say) -> None:
-    """Run the platform in this process until SIGTERM, SIGINT or SIGHUP.
+def up(settings: Settings, say: Say, when_up: Callable[[Layout], None] = lambda _: None) -> None:
+    """Run the platform in this process until SIGTERM, SIGINT or SIGHUP; `when_up` is called once, when all is ready.
 
     Raises Conflict (`already_running`), and PlatformBroke or BadInput where it cannot be started at all.
     """
     layout, parts = prepare(settings)
-    supervisor = Supervisor(layout, parts, _written_down(layout, say))
+    supervisor = Supervisor(layout, parts, _written_down(layout, say), lambda: when_up(layout))
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.end())
     supervisor.run()
@@ -93,24 +95,48 @@ def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout
 def stop(settings: Settings, say: Say) -> bool:
     """Stop the platform, by its supervisor or, where that is dead, by ourselves; return whether anything ran.
 
-    Raises PlatformBroke `not_set_up` where there is no platform, TimedOut (`not_stopped_in_time`).
+    Containers of environments stay. Raises PlatformBroke `not_set_up` where there is no platform, TimedOut
+    (`not_stopped_in_time`).
     """
     layout = Layout.load(settings.home)
-    ledger = Ledger(layout)
-    supervisor = ledger.read(SUPERVISOR)
-    if supervisor and supervisor.identity and supervisor.alive:
-        os.kill(supervisor.identity.pid, signal.SIGTERM)
-        if not wait_until_gone(supervisor.identity, STOP_LIMIT):
-            raise TimedOut(
-                f"The supervisor (process {supervisor.identity.pid}) did not end within {STOP_LIMIT:.0f} s.",
-                code="not_stopped_in_time",
-                hint=f"See {layout.log / 'supervisor.log'}; `branchline status` shows what still runs.",
-            )
-        return True
-    ran = any(entry.alive for entry in ledger.entries())
-    parts = [*plan.servers(settings, layout, first_start.account()), *plan.programs(settings, layout)]
-    Supervisor(layout, parts, say).clear()
+    ran = _dismiss_supervisor(layout, signal.SIGTERM) or any(entry.alive for entry in Ledger(layout).entries())
+    Supervisor(layout, _all_parts(settings, layout), say).clear()
     return ran
+
+
+def stop_with_environments(settings: Settings, say: Say, then: Callable[[Layout], None] = lambda _: None) -> None:
+    """Stop the platform and the containers of all its environments, do `then`, and stop an engine that we started.
+
+    The next `up` starts these containers again. Raises what `stop` raises.
+    """
+    layout = Layout.load(settings.home)
+    # The supervisor would stop the engine before we are done with it; its parts outlive it.
+    _dismiss_supervisor(layout, signal.SIGKILL)
+    parts = _all_parts(settings, layout)
+    Supervisor(layout, [part for part in parts if not isinstance(part, docker.Engine)], lambda *_: None).clear()
+    with contextlib.suppress(NotReady):  # no engine, hence no containers
+        if stopped := Environments(layout, settings.docker_host).stop():
+            say("environments", f"{stopped} containers stopped")
+    then(layout)
+    Supervisor(layout, parts, say).clear()
+
+
+def _all_parts(settings: Settings, layout: Layout) -> list[Part]:
+    return [*plan.servers(settings, layout, first_start.account()), *plan.programs(settings, layout)]
+
+
+def _dismiss_supervisor(layout: Layout, how: signal.Signals) -> bool:
+    supervisor = Ledger(layout).read(SUPERVISOR)
+    if supervisor is None or supervisor.identity is None or not supervisor.alive:
+        return False
+    os.kill(supervisor.identity.pid, how)
+    if not wait_until_gone(supervisor.identity, STOP_LIMIT):
+        raise TimedOut(
+            f"The supervisor (process {supervisor.identity.pid}) did not end within {STOP_LIMIT:.0f} s.",
+            code="not_stopped_in_time",
+            hint=f"See {layout.log / 'supervisor.log'}; `branchline status` shows what still runs.",
+        )
+    return True
 
 
 def addresses(settings: Settings, layout: Layout) -> list[tuple[str, str]]:

@@ -46,6 +46,8 @@ def engine(endpoint: str = "", limit: int = 5) -> Iterator[docker.DockerClient]:
 class Engine(Part):
     """The Docker engine. One that answers is used and left alone; otherwise, as root, we run our own."""
 
+    has_process = False  # somebody else's serves as well
+    owns_children = False  # they are the containers
     stop_limit = 60.0  # it stops every container first
     start_limit = 60.0
 
@@ -116,6 +118,7 @@ class Bridge(Part):
 
     name = "bridge"
     needs = ("docker",)
+    has_process = False
 
     def __init__(self, layout: Layout, endpoint: str = "") -> None:
         self._name = layout.instance

@@ -44,6 +44,7 @@ SECRETS = (
     "database-production.key",
     "registry.secret",
 )
+SEAL_KEY = "openbao-seal.key"
 LONGEST_HOME = 70
 """Characters: a Unix socket's path, which lies in it, may have 107."""
 
@@ -177,5 +178,5 @@ def _make_keys(keys: Path, user: User | None) -> None:
     for name in SECRETS:
         if not (keys / name).exists():
             files.write(keys / name, secrets.token_urlsafe(32) + "\n")
-    if not (keys / "openbao-seal.key").exists():
-        files.write(keys / "openbao-seal.key", os.urandom(32), user=user)
+    if not (keys / SEAL_KEY).exists():
+        files.write(keys / SEAL_KEY, os.urandom(32), user=user)

@@ -25,12 +25,15 @@ class Part(ABC):
     """One server, or one thing that servers need. All methods may be repeated and survive a kill at any line.
 
     `needs` names the parts that must be ready before this one starts; it is stopped before them. `patience` is how many
-    seconds it may live without doing its work before it is started anew; None: it is left to itself.
+    seconds it may live without doing its work before it is started anew; None: it is left to itself. `has_process` says
+    whether it must have one of ours to be up, `owns_children` whether what that process started is part of it.
     """
 
     name: str
     needs: tuple[str, ...] = ()
     external = False
+    has_process = True
+    owns_children = True
     stop_signal = signal.SIGTERM
     stop_limit = 10.0
     start_limit = 60.0

@@ -11,6 +11,7 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack.caddy import Caddy
 from branchline.stack.docker import Bridge, Engine
+from branchline.stack.environments import Environments
 from branchline.stack.openbao import OpenBao
 from branchline.stack.part import External, Part
 from branchline.stack.postgres import Cluster, Postgres
@@ -35,8 +36,13 @@ def servers(settings: Settings, layout: Layout, user: User | None) -> list[Part]
 
 
 def programs(settings: Settings, layout: Layout) -> list[Part]:
-    """The platform's own programs."""
-    return [Server(layout, settings), Runner(layout, Tier.NONPROD), Runner(layout, Tier.PRODUCTION)]
+    """The platform's own programs, and what they run."""
+    return [
+        Server(layout, settings),
+        Runner(layout, Tier.NONPROD),
+        Runner(layout, Tier.PRODUCTION),
+        Environments(layout, settings.docker_host),
+    ]
 
 
 def _postgres(layout: Layout, cluster: Cluster, user: User | None, url: SecretStr | None) -> Part:

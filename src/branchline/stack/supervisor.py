@@ -10,7 +10,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from branchline.domain.errors import Conflict, PlatformBroke
@@ -27,9 +27,12 @@ TEND_EVERY = 10.0
 class Supervisor:
     """Runs the parts of one platform; there is one supervisor to a home."""
 
-    def __init__(self, layout: Layout, parts: Sequence[Part], say: Say) -> None:
+    def __init__(
+        self, layout: Layout, parts: Sequence[Part], say: Say, when_up: Callable[[], None] = lambda: None
+    ) -> None:
         self._layout = layout
         self._say = say
+        self._when_up = when_up
         self._ledger = Ledger(layout)
         self._ending = threading.Event()
         self._asked_to_end = os.eventfd(0)
@@ -73,6 +76,7 @@ class Supervisor:
                 took = time.monotonic() - began
                 self._note(State.UP, took)
                 self._say(SUPERVISOR, f"all {len(self._keepers)} parts are up ({took:.2f} s)")
+                self._when_up()
             if time.monotonic() - tended > TEND_EVERY:
                 tended = time.monotonic()
                 rotate(self._layout.log)

@@ -1,0 +1,228 @@
+"""The doctor: looks for what is wrong with the platform or its machine, and says what to do about each thing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from branchline.adapters.image_build import find_builder
+from branchline.domain.errors import BranchlineError
+from branchline.layout import Layout
+from branchline.settings import Settings
+from branchline.stack import first_start
+from branchline.stack.inspection import PlatformStatus, look, parts_of
+from branchline.stack.ledger import SUPERVISOR, Ledger
+from branchline.stack.part import last_line
+
+LEAST_GIT = (2, 30)
+LEAST_FREE_BYTES = 2_000_000_000
+LEAST_FREE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: how it is, and what to do where it is wrong."""
+
+    subject: str
+    well: bool
+    text: str
+    hint: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; raises PlatformBroke (`not_set_up`) where there is no platform."""
+    status = look(settings)
+    layout = status.layout
+    return [
+        _supervisor(status),
+        *_parts(status),
+        *_programs(settings, layout),
+        _account(),
+        _builder(),
+        _git(),
+        *_keys(layout),
+        *_ports(settings, status),
+        _gateway(settings, layout),
+        *_disks(layout),
+        _clock(layout),
+    ]
+
+
+def _supervisor(status: PlatformStatus) -> Finding:
+    if status.supervisor is not None:
+        return Finding("supervisor", True, f"process {status.supervisor} watches the parts")
+    if any(part.pid for part in status.parts):
+        return Finding(
+            "supervisor",
+            False,
+            "it is dead; its parts live on unwatched",
+            "`branchline up` takes over what still runs.",
+        )
+    return Finding("supervisor", False, "the platform is stopped", "Start it with `branchline up`.")
+
+
+def _parts(status: PlatformStatus) -> Iterator[Finding]:
+    for part in status.parts:
+        if part.well:
+            note = f", started anew {part.restarts} times" if part.restarts > 1 else ""
+            yield Finding(part.name, True, f"{part.state} at {part.endpoint}{note}")
+            continue
+        log = status.layout.log / f"{part.name}.log"
+        said = last_line(log)
+        hint = f"Its log is {log}." + (f" It said last: {said}" if said else "") if log.exists() else ""
+        if status.supervisor is None:
+            hint = "Start the platform with `branchline up`."
+        yield Finding(part.name, False, f"{part.state}: {part.reason}", hint)
+
+
+def _programs(settings: Settings, layout: Layout) -> Iterator[Finding]:
+    """Whether everything that must be started could be."""
+    missing = False
+    for part in parts_of(settings, layout):
+        try:
+            part.command()
+        except BranchlineError as error:
+            missing = True
+            yield Finding(f"program of {part.name}", False, error.sentence, error.hint)
+    if not missing:
+        yield Finding("programs", True, "all servers' programs are there")
+
+
+def _account() -> Finding:
+    try:
+        user = first_start.account()
+    except BranchlineError as error:
+        return Finding("account", False, error.sentence, error.hint)
+    return Finding("account", True, f"servers run as {user.name if user else 'this user'}")
+
+
+def _builder() -> Finding:
+    try:
+        return Finding("builder", True, f"{find_builder()} builds with BuildKit")
+    except BranchlineError as error:
+        return Finding("builder", False, error.sentence, error.hint)
+
+
+def _git() -> Finding:
+    hint = f"Install git {'.'.join(map(str, LEAST_GIT))} or newer: apt-get install git."
+    try:
+        told = subprocess.run(["git", "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return Finding("git", False, "git does not start", hint)
+    found = re.search(r"(\d+)\.(\d+)", told)
+    well = found is not None and (int(found[1]), int(found[2])) >= LEAST_GIT
+    return Finding("git", well, told.strip(), "" if well else hint)
+
+
+def _keys(layout: Layout) -> Iterator[Finding]:
+    """Every key is there, and nobody but its owner, who is root, us or the servers' account, may read it."""
+    wrong = False
+    expected = {f"{name}.pem" for name in first_start.SIGNING_KEYS} | set(first_start.SECRETS) | {first_start.SEAL_KEY}
+    keys = layout.home / "keys"
+    for name in sorted(expected | {file.name for file in keys.iterdir() if file.suffix != ".pub"}):
+        path = keys / name
+        try:
+            mode = path.stat().st_mode & 0o777
+        except FileNotFoundError:
+            wrong = True
+            yield Finding(
+                "keys", False, f"{name} is missing", "Restore it from a backup: what it protects depends on it."
+            )
+            continue
+        if mode & 0o077:
+            wrong = True
+            yield Finding("keys", False, f"others may read {name} (mode {mode:o})", f"chmod 600 {path}")
+    if not wrong:
+        yield Finding("keys", True, "all there, and private")
+
+
+def _ports(settings: Settings, status: PlatformStatus) -> Iterator[Finding]:
+    """Ports of parts that are down must not be somebody else's."""
+    down = {part.name for part in status.parts if not part.well and part.pid is None}
+    taken = False
+    for part in parts_of(settings, status.layout):
+        port = re.search(r":(\d+)$", part.endpoint)
+        if part.name not in down or part.external or port is None or first_start.port_is_free(int(port[1])):
+            continue
+        taken = True
+        yield Finding(
+            "ports",
+            False,
+            f"port {port[1]} of {part.name} is taken by {_listener(int(port[1]))}",
+            "Stop that program, or choose another port by a setting or in stack.json while the platform is stopped.",
+        )
+    if not taken:
+        yield Finding("ports", True, "none is taken by anybody else")
+
+
+def _listener(port: int) -> str:
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error:
+        return "another program"
+    for connection in connections:
+        if (
+            connection.laddr
+            and connection.laddr.port == port
+            and connection.status == psutil.CONN_LISTEN
+            and connection.pid
+        ):
+            try:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+            except psutil.Error:
+                continue
+    return "another program"
+
+
+def _gateway(settings: Settings, layout: Layout) -> Finding:
+    if settings.nonprod_database_url and settings.production_database_url:
+        return Finding("gateway", True, "not needed: databases are external")
+    with socket.socket() as probe:
+        try:
+            probe.bind((str(layout.gateway), 0))
+        except OSError:
+            return Finding(
+                "gateway",
+                False,
+                f"{layout.gateway} is no address of this machine: containers reach no database",
+                f"The network {layout.instance} of Docker provides it; `branchline up` makes it.",
+            )
+    return Finding("gateway", True, f"{layout.gateway} is where containers reach their databases")
+
+
+def _disks(layout: Layout) -> Iterator[Finding]:
+    seen = set()
+    for what, path in (("home", layout.home), ("Docker's data", Path("/var/lib/docker"))):
+        if not path.exists() or path.stat().st_dev in seen:
+            continue
+        seen.add(path.stat().st_dev)
+        usage = shutil.disk_usage(path)
+        files = os.statvfs(path)
+        free = f"{usage.free / 1e9:.1f} GB free for the {what}"
+        if usage.free < LEAST_FREE_BYTES or usage.free < usage.total * LEAST_FREE_SHARE:
+            yield Finding(
+                "disk", False, free, f"Make room in {path}: databases and the config store stop on a full disk."
+            )
+        elif files.f_files and files.f_favail < files.f_files * LEAST_FREE_SHARE:
+            yield Finding("disk", False, f"hardly any inodes are free for the {what}", f"Remove small files in {path}.")
+        else:
+            yield Finding("disk", True, free)
+
+
+def _clock(layout: Layout) -> Finding:
+    """Tokens live for a minute: a clock that was set back makes them invalid."""
+    ledger = Ledger(layout)
+    entries = [*ledger.entries(), *filter(None, [ledger.read(SUPERVISOR)])]
+    ahead = max((entry.since for entry in entries), default=0.0) - time.time()
+    if ahead > 5:
+        return Finding("clock", False, f"it was set back by {ahead:.0f} s or more", "Restart the platform; run NTP.")
+    return Finding("clock", True, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
