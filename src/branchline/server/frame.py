@@ -92,6 +92,10 @@ class Frame:
                     await self._app(exchange.scope, exchange.receive_within_limit, exchange.send_with_headers)
             except ClientDisconnect:
                 exchange.status = exchange.status or 499
+            except asyncio.CancelledError:
+                # only the web server cancels a request, and only because it stops: nothing is left to be cancelled
+                if not exchange.status:
+                    await self._refuse(exchange, problems.problem(problems.stopping()))
             except Exception as error:
                 # where half an answer is out, the connection breaks when we return: that tells that it is not whole
                 if exchange.scope["state"].get("problem") != "internal":

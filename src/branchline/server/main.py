@@ -17,7 +17,7 @@ def main() -> int:
     import structlog  # noqa: PLC0415 all of it only after the line above
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from branchline import bootstrap  # noqa: PLC0415
+    from branchline.bootstrap.server import server_platform  # noqa: PLC0415
     from branchline.domain.errors import BadInput, BranchlineError  # noqa: PLC0415
     from branchline.layout import Layout  # noqa: PLC0415
     from branchline.server import logs, web  # noqa: PLC0415
@@ -30,7 +30,7 @@ def main() -> int:
         listen = settings.server_listen or f"127.0.0.1:{Layout.load(settings.home).ports.server}"
         # before anything else: where the port is taken, nothing has been touched
         listener = web.bind(listen)
-        web.serve(bootstrap.server_platform(settings), listener, settings.home)
+        web.serve(server_platform(settings), listener, settings.home)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         log.error("cannot_run", code="bad_settings", sentence=f"The settings are not right: {wrong}.")  # noqa: TRY400

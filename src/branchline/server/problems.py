@@ -11,7 +11,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from branchline.domain.errors import BadInput, BranchlineError
+from branchline.domain.errors import BadInput, BranchlineError, Unreachable
 from branchline.wire import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -75,6 +75,15 @@ def too_large() -> TooLarge:
     """The body is beyond the limit."""
     return TooLarge(
         "The body is larger than 1 MiB.", hint="Send less at a time: config can be changed in several requests."
+    )
+
+
+def stopping() -> Unreachable:
+    """The server ends before the request does."""
+    return Unreachable(
+        "The server stops; whether this was done is not known.",
+        code="stopping",
+        hint="Look at what is there in a moment, and ask again if need be.",
     )
 
 

@@ -1,0 +1,199 @@
+"""The server as a process: how it starts, what it leaves, how it ends, and why it does not start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import httpx
+import pytest
+
+from branchline.layout import Layout, Ports
+from branchline.server.dashboard.sessions import session_key
+from branchline.settings import Settings
+from branchline.stack.postgres import Postgres
+from tests.integration.served import eventually
+
+IN_MEMORY = """
+import sys
+from pathlib import Path
+from branchline.server import logs, web
+from tests.fakes.platform import FakePlatform
+logs.configure()
+platform = FakePlatform()
+platform.known_tokens.clear()
+platform.repositories["shop"] = "/srv/shop.git"
+platform.deployed("shop", "develop", "refs/heads/develop", "a" * 40)
+platform.pauses["projects.list"] = 60
+web.serve(platform, web.bind(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@contextmanager
+def process(*words: str, home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python process of ours, ended at the latest with the test."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("BRANCHLINE_")}
+    with subprocess.Popen(
+        [sys.executable, *words],
+        env=environment | {"BRANCHLINE_HOME": str(home)} | more,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def said(child: subprocess.Popen[str], seconds: float = 20) -> list[dict[str, object]]:
+    """All that it wrote, once it has ended; every line is JSON."""
+    _, text = child.communicate(timeout=seconds)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def in_memory(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    address = f"127.0.0.1:{free_port()}"
+    with process("-c", IN_MEMORY, address, str(home), home=home) as child:
+        eventually(lambda: answers(f"http://{address}"), 20)
+        yield child, f"http://{address}"
+
+
+def lay_out(home: Path, port: int) -> None:
+    names = Ports.__dataclass_fields__
+    Layout(home, "bl-test", IPv4Network("10.99.0.0/16"), Ports(**dict.fromkeys(names, port))).save()
+
+
+def test_the_first_token_is_left_for_the_admin_alone(tmp_path: Path) -> None:
+    with in_memory(tmp_path) as (child, url):
+        file = tmp_path / "admin.token"
+        assert file.stat().st_mode & 0o777 == 0o600
+        token = file.read_text().strip()
+        me = httpx.get(f"{url}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert me.json()["role"] == "admin"
+        assert (tmp_path / "keys" / "session.key").stat().st_mode & 0o777 == 0o600
+        child.send_signal(signal.SIGTERM)
+        lines = said(child)
+        assert child.returncode == 0
+        assert token not in str(lines)
+        assert [line["event"] for line in lines if line["event"] != "request"] == ["first_token", "serving", "stopping"]
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_ends_streams_and_does_not_wait_for_what_hangs(tmp_path: Path, asked: signal.Signals) -> None:
+    with in_memory(tmp_path) as (child, url):
+        headers = {"Authorization": f"Bearer {(tmp_path / 'admin.token').read_text().strip()}"}
+        ended: list[str] = []
+        hung: list[httpx.Response] = []
+
+        def follow() -> None:
+            with httpx.stream("GET", f"{url}/api/v1/deployments/1/events", headers=headers, trust_env=False) as stream:
+                ended.extend(stream.iter_lines())
+            ended.append("closed")
+
+        def hang() -> None:
+            hung.append(httpx.get(f"{url}/api/v1/projects", headers=headers, trust_env=False, timeout=30))
+
+        threads = [threading.Thread(target=follow), threading.Thread(target=hang)]
+        for one in threads:
+            one.start()
+        time.sleep(1)
+        began = time.monotonic()
+        child.send_signal(asked)
+        threads[0].join(5)
+        assert ended[-1] == "closed"
+        assert time.monotonic() - began < 2.5
+        assert child.wait(10) == 0
+        assert time.monotonic() - began < 6
+        threads[1].join(5)
+        assert [(answer.status_code, answer.json()["code"]) for answer in hung] == [(503, "stopping")]
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        lay_out(tmp_path, port)
+        with process("-m", "branchline.server.main", home=tmp_path) as child:
+            (line,) = said(child)
+            assert child.returncode == 4
+    assert line["code"] == "port_taken"
+    assert str(port) in str(line["sentence"])
+    assert line["hint"]
+    assert not (tmp_path / "admin.token").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "code"),
+    [
+        ({}, 4, "not_set_up"),
+        ({"BRANCHLINE_DEPLOYMENTS_AT_ONCE": "many"}, 2, "bad_settings"),
+        ({"BRANCHLINE_SERVER_LISTEN": "somewhere"}, 2, "bad_listen"),
+        ({"BRANCHLINE_SERVER_LISTEN": "203.0.113.1:8700"}, 4, "cannot_listen"),
+    ],
+)
+def test_why_it_does_not_start(tmp_path: Path, settings: dict[str, str], status: int, code: str) -> None:
+    if "BRANCHLINE_SERVER_LISTEN" in settings:
+        lay_out(tmp_path, 1)
+    with process("-m", "branchline.server.main", home=tmp_path, **settings) as child:
+        (line,) = said(child)
+        assert (child.returncode, line["code"]) == (status, code)
+
+
+def test_two_processes_agree_on_one_session_key(tmp_path: Path) -> None:
+    keys: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: keys.append(session_key(tmp_path / "keys" / "session.key"))) for _ in range(8)
+    ]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["session.key"]
+
+
+@pytest.mark.stack
+def test_around_the_real_platform(settings: Settings, home_layout: Layout, postgres_platform: Postgres) -> None:
+    url = f"http://127.0.0.1:{home_layout.ports.server}"
+    with process("-m", "branchline.server.main", home=settings.home) as child:
+        eventually(lambda: answers(url), 30)
+        token = (settings.home / "admin.token").read_text().strip()
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as api:
+            assert api.get("/api/v1/whoami").json()["role"] == "admin"
+            added = api.post("/api/v1/projects", json={"name": "shop", "repository": "/srv/none/shop.git"})
+            assert added.status_code in {201, 409}
+            assert "shop" in [one["name"] for one in api.get("/api/v1/projects").json()]
+            assert api.get("/api/v1/deployments/9999999999999/events").json()["status"] == 404
+            assert api.get("/api/v1/projects/" + "x" * 300).status_code in {404, 422}
+            assert "branchline_database_up 1.0" in api.get("/metrics").text
+        child.send_signal(signal.SIGTERM)
+        lines = said(child)
+        assert child.returncode == 0
+    assert not [line for line in lines if line["level"] in {"error", "warning"}]
