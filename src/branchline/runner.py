@@ -18,8 +18,8 @@ from uuid import uuid4
 
 import structlog
 
-from branchline import bootstrap
 from branchline.adapters.engine import DbosEngine
+from branchline.bootstrap.runner import RunnerParts, runner_parts
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Failure, State
 from branchline.domain.environment import Tier
@@ -38,7 +38,7 @@ _LEASE_LOST = 75
 class Runner:
     """One process of a tier. Several may share the work, on any number of hosts."""
 
-    def __init__(self, parts: bootstrap.RunnerParts, tier: Tier, name: str) -> None:
+    def __init__(self, parts: RunnerParts, tier: Tier, name: str) -> None:
         self._store = parts.store
         self._deploy = parts.deploy
         self._at_once = parts.settings.deployments_at_once
@@ -165,7 +165,7 @@ def main() -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
-        parts = bootstrap.runner_parts(Settings(), tier, name, report_fault=_report_fault)
+        parts = runner_parts(Settings(), tier, name, report_fault=_report_fault)
         Runner(parts, tier, name).run()
     except BranchlineError as error:
         log.error("cannot run", code=error.code, sentence=error.sentence, hint=error.hint)  # noqa: TRY400

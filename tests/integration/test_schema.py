@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from branchline.store.database import SqlStore
-from branchline.store.schema import migrate
+from branchline.store.schema import exclusively, migrate
 from branchline.store.tables import metadata
 
 pytestmark = pytest.mark.stack
@@ -30,7 +30,8 @@ def test_processes_that_start_together_migrate_once(sql_store: SqlStore) -> None
 
     def start() -> None:
         try:
-            migrate(sql_store.engine)
+            with exclusively(sql_store.engine):
+                migrate(sql_store.engine)
         except BaseException as fault:
             faults.append(fault)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -18,15 +21,21 @@ def _alembic(connection: sa.Connection) -> Config:
     return config
 
 
-def migrate(engine: sa.Engine) -> None:
-    """Run what migrations are missing. Processes that start at the same time wait for each other."""
-    with engine.connect() as guard:
-        guard.execute(sa.text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        guard.commit()
+@contextmanager
+def exclusively(engine: sa.Engine) -> Iterator[None]:
+    """Change a schema while no other process does: those that start at the same time wait for each other."""
+    # Each statement ends its transaction: one that stays open would hold up whoever builds an index meanwhile.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+        while not guard.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
+            time.sleep(0.1)
         try:
-            with engine.connect() as connection:
-                command.upgrade(_alembic(connection), "head")
-                connection.commit()
+            yield
         finally:
-            guard.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-            guard.commit()
+            guard.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Run what migrations are missing; call it within `exclusively`."""
+    with engine.connect() as connection:
+        command.upgrade(_alembic(connection), "head")
+        connection.commit()

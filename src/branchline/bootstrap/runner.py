@@ -1,4 +1,4 @@
-"""The one place where settings become adapters and operations."""
+"""A runner's side: Docker, the proxy, its tier's databases, and its tier's identity alone."""
 
 from __future__ import annotations
 
@@ -7,52 +7,24 @@ from dataclasses import dataclass
 
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.containers import DockerContainers
+from branchline.adapters.engine import prepare
 from branchline.adapters.git import GitSource
 from branchline.adapters.images import DockerImages
 from branchline.adapters.postgres import PostgresDatabases
 from branchline.adapters.probes import NetworkProbes
-from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
+from branchline.adapters.vault import VaultConfigReader
+from branchline.bootstrap import open_store
 from branchline.domain.environment import Tier
 from branchline.endpoints import Endpoints
 from branchline.layout import Layout
-from branchline.operations.config import Settings as ConfigOfEnvironments
 from branchline.operations.deploy import Deploy
-from branchline.operations.gate import Gate
 from branchline.operations.health import Health
 from branchline.operations.launch import Launch
 from branchline.operations.pipeline import Pipeline
-from branchline.operations.projects import Environments, Projects
-from branchline.operations.register import Audit, Pulse
-from branchline.operations.requests import Deployments
-from branchline.operations.tokens import Tokens
 from branchline.operations.traffic import TrafficShift
 from branchline.operations.variables import Variables
-from branchline.operations.views import Views
 from branchline.settings import Settings
-from branchline.store.database import SqlStore, connect
-from branchline.store.schema import migrate
-from branchline.wire import MetricsView
-
-
-@dataclass(frozen=True)
-class ServerPlatform:
-    """What the HTTP server offers: each operation passes the gate by itself."""
-
-    tokens: Tokens
-    projects: Projects
-    environments: Environments
-    deployments: Deployments
-    config: ConfigOfEnvironments
-    audit: Audit
-    pulse: Pulse
-
-    def health(self) -> dict[str, str]:
-        """Each part that the server needs: `ok`, or what is wrong with it."""
-        return self.pulse.health()
-
-    def metrics(self) -> MetricsView:
-        """The platform's numbers."""
-        return self.pulse.metrics()
+from branchline.store.database import SqlStore
 
 
 @dataclass(frozen=True)
@@ -65,31 +37,11 @@ class RunnerParts:
     deploy: Deploy
 
 
-def server_platform(settings: Settings) -> ServerPlatform:
-    """The server's side: it decides and records, holds no tier's key and touches no container."""
-    layout = Layout.load(settings.home)
-    endpoints = Endpoints(settings, layout)
-    store = _store(endpoints)
-    gate = Gate(store)
-    views = Views(CaddyProxy(layout, settings).url)
-    source = GitSource(layout.git("server"))
-    writer = VaultConfigWriter(endpoints.vault, layout.key("server.pem"))
-    return ServerPlatform(
-        tokens=Tokens(store, gate),
-        projects=Projects(store, gate, views),
-        environments=Environments(store, gate, views),
-        deployments=Deployments(store, gate, views, source, settings.domain),
-        config=ConfigOfEnvironments(store, gate, writer),
-        audit=Audit(store, gate),
-        pulse=Pulse(store),
-    )
-
-
 def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Callable[[str, str], None]) -> RunnerParts:
-    """A runner's side: Docker, the proxy, its tier's databases, and its tier's identity alone."""
+    """Put a runner's story together."""
     layout = Layout.load(settings.home)
     endpoints = Endpoints(settings, layout)
-    store = _store(endpoints)
+    store = open_store(endpoints, prepare)
     docker = endpoints.docker(tier)
     containers = DockerContainers(docker, layout)
     images = DockerImages(docker, endpoints.registry, settings.build_ca_bundle)
@@ -116,9 +68,3 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         report_fault=report_fault,
     )
     return RunnerParts(settings, layout, store, deploy)
-
-
-def _store(endpoints: Endpoints) -> SqlStore:
-    engine = connect(endpoints.platform_database)
-    migrate(engine)
-    return SqlStore(engine)

@@ -1,0 +1,62 @@
+"""The server's side: it decides and records, holds no tier's key and touches no container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from branchline.adapters.caddy import CaddyProxy
+from branchline.adapters.git import GitSource
+from branchline.adapters.vault import VaultConfigWriter
+from branchline.bootstrap import open_store
+from branchline.endpoints import Endpoints
+from branchline.layout import Layout
+from branchline.operations.config import Settings as ConfigOfEnvironments
+from branchline.operations.gate import Gate
+from branchline.operations.projects import Environments, Projects
+from branchline.operations.register import Audit, Pulse
+from branchline.operations.requests import Deployments
+from branchline.operations.tokens import Tokens
+from branchline.operations.views import Views
+from branchline.settings import Settings
+from branchline.wire import MetricsView
+
+
+@dataclass(frozen=True)
+class ServerPlatform:
+    """What the HTTP server offers: each operation passes the gate by itself."""
+
+    tokens: Tokens
+    projects: Projects
+    environments: Environments
+    deployments: Deployments
+    config: ConfigOfEnvironments
+    audit: Audit
+    pulse: Pulse
+
+    def health(self) -> dict[str, str]:
+        """Each part that the server needs: `ok`, or what is wrong with it."""
+        return self.pulse.health()
+
+    def metrics(self) -> MetricsView:
+        """The platform's numbers."""
+        return self.pulse.metrics()
+
+
+def server_platform(settings: Settings) -> ServerPlatform:
+    """Put the server's operations together."""
+    layout = Layout.load(settings.home)
+    endpoints = Endpoints(settings, layout)
+    store = open_store(endpoints)
+    gate = Gate(store)
+    views = Views(CaddyProxy(layout, settings).url)
+    source = GitSource(layout.git("server"))
+    writer = VaultConfigWriter(endpoints.vault, layout.key("server.pem"))
+    return ServerPlatform(
+        tokens=Tokens(store, gate),
+        projects=Projects(store, gate, views),
+        environments=Environments(store, gate, views),
+        deployments=Deployments(store, gate, views, source, settings.domain),
+        config=ConfigOfEnvironments(store, gate, writer),
+        audit=Audit(store, gate),
+        pulse=Pulse(store),
+    )
