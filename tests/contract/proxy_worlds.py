@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from branchline.adapters.caddy import CaddyProxy
 from branchline.domain.environment import Environment, Tier
@@ -119,15 +119,22 @@ class CaddyWorld:
         self.upstreams: dict[str, Upstream] = {}
         self._stack = ExitStack()
 
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[Self]:
+        """A world while it is needed; nothing of it is left behind."""
+        world = cls()
+        try:
+            world.caddy.start()
+            yield world
+        finally:
+            world.caddy.stop()
+            world._stack.close()
+            shutil.rmtree(world.layout.home)
+
     @property
     def port(self) -> int:
         return self.layout.ports.proxy
-
-    def close(self) -> None:
-        """Stop all and leave nothing behind."""
-        self._stack.close()
-        self.caddy.stop()
-        shutil.rmtree(self.layout.home)
 
     def upstream(self) -> Upstream:
         """A new server."""

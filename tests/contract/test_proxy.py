@@ -13,12 +13,8 @@ from tests.contract.proxy_worlds import CaddyWorld, FakeWorld, World, hostname, 
 
 @pytest.fixture(scope="module")
 def caddy_world() -> Iterator[CaddyWorld]:
-    world = CaddyWorld()
-    try:
-        world.caddy.start()
+    with CaddyWorld.running() as world:
         yield world
-    finally:
-        world.close()
 
 
 @pytest.fixture(params=["fake", pytest.param("caddy", marks=pytest.mark.stack)])

@@ -3,9 +3,10 @@
 The document never changes while Caddy runs, since loading another one drops requests. What changes are directory
 entries (see `caddy_routes`), which Caddy looks up anew for every request and caches nowhere:
 
-1.  The one name in `hosts/HOSTNAME/live/hosts/HOSTNAME/` is the generation that this request belongs to. A switch is
-    a rename of `live`, so that a request sees one generation from here on, whatever happens meanwhile.
-2.  The name after `@` in the deepest folder of `hosts/HOSTNAME/GENERATION/tree/` that the request's path leads
+1.  The one name in `hosts/HOSTNAME/live/hosts/HOSTNAME/` says all that a request needs to know of what is live now, so
+    that a switch, which renames `live`, comes for every request either before or after. It is `@` and the targets
+    where every path leads to them, else it is the generation, in which nothing changes any more.
+2.  There, the name after `@` in the deepest folder of `hosts/HOSTNAME/GENERATION/tree/` that the request's path leads
     through holds the targets.
 
 Both cost the same however many environments there are, and there is no limit to their number.
@@ -98,35 +99,33 @@ def _plain_hostname() -> dict[str, Any]:
 
 
 def _lookup(folder: str, patience: str) -> list[dict[str, Any]]:
-    """Find the generation, then the targets; fall through where no environment has the hostname."""
+    """Find what is live, then the targets; fall through where no environment has the hostname."""
     hosts = f"{folder}/hosts/{_HOST}"
     segments = [f"{{http.request.uri.path.{number}}}/" for number in range(MAX_DEPTH)]
-    generation = {
+    live = {
         "header_regexp": {"Host": {"pattern": "^[a-z0-9.-]+(:[0-9]+)?$"}},
         # With this policy Caddy takes the listing's word for it. The others look for the file once more, and would
         # miss it after a switch in between.
         "file": {"root": f"{hosts}/live/hosts/{_HOST}", "try_files": ["*"], "try_policy": "first_exist_fallback"},
     }
-    targets = {
+    leads_everywhere = {"vars_regexp": {"live": {"pattern": "^/@"}}}
+    deepest = {
         "file": {
-            "root": f"{hosts}{{http.vars.generation}}/tree",
+            "root": f"{hosts}{{http.vars.live}}/tree",
             "try_files": ["/" + "".join(segments[:depth]) + "@*" for depth in range(MAX_DEPTH, -1, -1)],
             "try_policy": "first_exist",
         }
     }
+    send = [_target_names(), _reverse_proxy(patience)]
+    choose = [
+        {"match": [leads_everywhere], "handle": send, "terminal": True},
+        {"match": [deepest], "handle": send, "terminal": True},
+        {"handle": [_page("404", UNKNOWN_PATH)]},
+    ]
     return [
         {
-            "match": [generation],
-            "handle": [
-                {"handler": "vars", "generation": _FOUND},
-                {
-                    "handler": "subroute",
-                    "routes": [
-                        {"match": [targets], "handle": [_target_names(), _reverse_proxy(patience)], "terminal": True},
-                        {"handle": [_page("404", UNKNOWN_PATH)]},
-                    ],
-                },
-            ],
+            "match": [live],
+            "handle": [{"handler": "vars", "live": _FOUND}, {"handler": "subroute", "routes": choose}],
             "terminal": True,
         }
     ]

@@ -5,9 +5,11 @@
         live             → g-NUMBER                 the switch: renaming this link is all there is to it
         g-NUMBER/                                   a generation, complete before it goes live, never changed after
             routes.json                             the same for people and for `read`
-            id/g-NUMBER                             the generation says its own name …
-            hosts/HOSTNAME → ../id                  … to those who ask by a hostname that it has
+            id/g-NUMBER                             the generation says its own name, …
+            hosts/HOSTNAME → ../id                  … by each of its hostnames
             tree/api/@10.0.0.1:80,10.0.0.2:80       the targets of the prefix /api
+
+Where `/` is the only prefix, its targets stand in `id`, instead of the name: one thing less to look up.
 
 A hostname answers while its environment's live generation names it; a link in `hosts` alone means nothing. So all of an
 environment's hostnames, prefixes and targets change in the one move, and a process that dies half-way changed nothing.
@@ -19,6 +21,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,21 +117,30 @@ def _write_generation(home: Path, hostnames: Sequence[str], routes: Mapping[str,
     folder = home / name
     for part in ("id", "hosts", "tree"):
         (folder / part).mkdir(parents=True)
-    (folder / "id" / name).touch()
+    if list(routes) == ["/"]:
+        (folder / "id" / _leaf(routes["/"])).touch()
+    else:
+        (folder / "id" / name).touch()
     for hostname in hostnames:
         (folder / "hosts" / hostname).symlink_to("../id")
     for prefix, targets in routes.items():
         leaf = folder / "tree" / PurePosixPath(prefix).relative_to("/")
         leaf.mkdir(parents=True, exist_ok=True)
-        (leaf / f"@{','.join(targets)}").touch()
+        (leaf / _leaf(targets)).touch()
     with (folder / "routes.json").open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    for path, _, _ in os.walk(folder, topdown=False):
+    for path, _, names in os.walk(folder, topdown=False):
+        for name_of_file in names:
+            (Path(path) / name_of_file).chmod(0o644)
         Path(path).chmod(0o755)
         _sync(Path(path))
     return name
+
+
+def _leaf(targets: Sequence[str]) -> str:
+    return "@" + ",".join(targets)
 
 
 def _prune(home: Path) -> None:
@@ -171,11 +183,12 @@ def _text(path: Path) -> str:
 
 
 def _open_folder(folder: Path) -> None:
-    """Make the folder, readable for Caddy's account whatever our umask is."""
+    """Make sure of the folder, and that Caddy's account can read it whatever our umask is."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)
         _sync(folder.parent)
+    if stat.S_IMODE(folder.stat().st_mode) != 0o755:
+        folder.chmod(0o755)
 
 
 def _sync(folder: Path) -> None:
