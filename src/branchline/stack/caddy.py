@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-import httpx
-
 from branchline.adapters.caddy_config import document
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import binaries, files
-from branchline.stack.part import NotReady, Part, plain_environment
+from branchline.stack.asking import expect_ok
+from branchline.stack.part import Part, plain_environment
 from branchline.stack.process import Command, User
 
 LOWEST_FREE_PORT = 1024
@@ -51,11 +50,4 @@ class Caddy(Part):
         return Command((*change, *program), folder=self._folder, environment=environment)
 
     def check(self) -> None:
-        transport = httpx.HTTPTransport(uds=str(self._layout.caddy_admin))
-        try:
-            with httpx.Client(transport=transport, timeout=2.0) as admin:
-                status = admin.get("http://127.0.0.1/config/apps").status_code
-        except httpx.HTTPError as error:
-            raise NotReady(f"its admin API does not answer ({error})") from None
-        if status != 200:
-            raise NotReady(f"its admin API answers with HTTP {status}")
+        expect_ok(self._layout.caddy_admin, "/config/apps")

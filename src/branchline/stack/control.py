@@ -143,7 +143,7 @@ def addresses(settings: Settings, layout: Layout) -> list[tuple[str, str]]:
     """Where people go: the dashboard, environments, and the file with the admin's token."""
     port = settings.public_port or layout.ports.proxy
     return [
-        ("Dashboard and API", Server(layout, settings).url),
+        ("Dashboard and API", f"http://{Server(layout, settings).address}"),
         ("Environments", f"http://ENVIRONMENT-PROJECT.{settings.domain}:{port}"),
         ("Admin token", f"in {layout.home / 'admin.token'}"),
     ]

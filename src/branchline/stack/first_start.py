@@ -14,8 +14,6 @@ from dataclasses import fields
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from joserfc.jwk import ECKey
-
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.layout import Layout, Ports
 from branchline.stack import files
@@ -170,13 +168,18 @@ def _check_reachable(home: Path, user: User | None) -> None:
 
 def _make_keys(keys: Path, user: User | None) -> None:
     for name in SIGNING_KEYS:
-        if not (keys / f"{name}.pem").exists():
-            files.write(keys / f"{name}.pem", ECKey.generate_key("P-256").as_pem(private=True))
         if not (keys / f"{name}.pub").exists():
-            private = ECKey.import_key((keys / f"{name}.pem").read_text())
-            files.write(keys / f"{name}.pub", private.as_pem(private=False), mode=0o644)
+            _make_key_pair(keys / f"{name}.pem", keys / f"{name}.pub")
     for name in SECRETS:
         if not (keys / name).exists():
             files.write(keys / name, secrets.token_urlsafe(32) + "\n")
     if not (keys / SEAL_KEY).exists():
         files.write(keys / SEAL_KEY, os.urandom(32), user=user)
+
+
+def _make_key_pair(private: Path, public: Path) -> None:
+    from joserfc.jwk import ECKey  # noqa: PLC0415 a fifth of a second that only the first start needs
+
+    if not private.exists():
+        files.write(private, ECKey.generate_key("P-256").as_pem(private=True))
+    files.write(public, ECKey.import_key(private.read_text()).as_pem(private=False), mode=0o644)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import shutil
 
-import httpx
-
 from branchline.layout import Layout
 from branchline.stack import binaries, files
+from branchline.stack.asking import ask
 from branchline.stack.openbao_rules import arrange, fingerprint, operator_requests
 from branchline.stack.part import NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
@@ -25,13 +24,14 @@ class OpenBao(Part):
 
     def __init__(self, layout: Layout, user: User | None) -> None:
         self._layout = layout
+        self._address = f"127.0.0.1:{layout.ports.openbao}"
         self._user = user
         self._folder = layout.home / "openbao"
         self._made = self._folder / "made"
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._layout.ports.openbao}"
+        return f"http://{self._address}"
 
     def prepare(self) -> None:
         if not self._made.exists():
@@ -49,22 +49,16 @@ class OpenBao(Part):
         )
 
     def check(self) -> None:
-        try:
-            answer = httpx.get(f"{self.endpoint}/v1/sys/health", timeout=2.0, trust_env=False)
-        except httpx.HTTPError as error:
-            raise NotReady(f"no answer ({error})") from None
+        status = ask(self._address, "/v1/sys/health").status
         meaning = {200: "", 429: "it is on standby", 501: "it is not initialised", 503: "it is sealed"}
-        if reason := meaning.get(answer.status_code, f"it answers with HTTP {answer.status_code}"):
+        if reason := meaning.get(status, f"it answers with HTTP {status}"):
             raise NotReady(reason)
 
     def settle(self) -> None:
         wanted = fingerprint(self._layout)
         if self._made.exists() and self._made.read_text() == wanted:
             return
-        try:
-            arrange(self.endpoint, self._layout)
-        except httpx.HTTPError as error:
-            raise NotReady(f"its rules cannot be written yet ({error})") from None
+        arrange(self._address, self._layout)
         files.write(self._made, wanted)
 
     def _configuration(self) -> str:

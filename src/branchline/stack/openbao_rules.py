@@ -13,19 +13,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
-import httpx
-from joserfc import jwt
-from joserfc.jwk import ECKey
-
 from branchline.layout import Layout
+from branchline.stack.asking import ask
+from branchline.stack.part import NotReady
 
 TIERS = ("nonprod", "production")
 MAX_VERSIONS = 500
 """A deployment pins the version it ran with; a pruned version cannot be rolled back to."""
 
-Request = tuple[str, str, dict[str, Any]]
+Request = tuple[str, dict[str, Any]]
+"""A path, and what is written there."""
 
 OPERATOR_POLICY = 'path "*" { capabilities = ["create","read","update","patch","delete","list","scan","sudo"] }'
 
@@ -82,14 +82,14 @@ def runtime_role(tier: str) -> dict[str, Any]:
 def operator_requests(layout: Layout) -> str:
     """The requests of the self-initialisation, in the server's own notation. They run once and can never be mended."""
     requests: list[Request] = [
-        ("auth", "sys/auth/jwt-operator", {"type": "jwt"}),
-        ("keys", "auth/jwt-operator/config", _keys(layout, "operator")),
-        ("policy", "sys/policies/acl/operator", {"policy": OPERATOR_POLICY}),
-        ("role", "auth/jwt-operator/role/operator", OPERATOR_ROLE),
+        ("sys/auth/jwt-operator", {"type": "jwt"}),
+        ("auth/jwt-operator/config", _keys(layout, "operator")),
+        ("sys/policies/acl/operator", {"policy": OPERATOR_POLICY}),
+        ("auth/jwt-operator/role/operator", OPERATOR_ROLE),
     ]
     return "".join(
-        f'  request "{name}" {{\n    operation = "update"\n    path = "{path}"\n    data = {_hcl(data)}\n  }}\n'
-        for name, path, data in requests
+        f'  request "r{number}" {{\n    operation = "update"\n    path = "{path}"\n    data = {_hcl(data)}\n  }}\n'
+        for number, (path, data) in enumerate(requests)
     )
 
 
@@ -99,34 +99,36 @@ def fingerprint(layout: Layout) -> str:
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
-def arrange(address: str, layout: Layout) -> None:
-    """Make mounts, policies and roles what they should be; may be repeated. Raises httpx.HTTPError."""
-    with httpx.Client(base_url=f"{address}/v1/", timeout=10.0, trust_env=False) as api:
-        api.headers["X-Vault-Token"] = _log_in(api, layout)
-        mounts, logins = _get(api, "sys/mounts"), _get(api, "sys/auth")
-        for tier in TIERS:
-            if f"{tier}/" not in mounts:
-                _post(api, f"sys/mounts/{tier}", {"type": "kv", "options": {"version": "2"}})
-        for name in ("server", *TIERS):
-            if f"jwt-{name}/" not in logins:
-                _post(api, f"sys/auth/jwt-{name}", {"type": "jwt"})
-        logins = _get(api, "sys/auth")
-        for _, path, data in _rules(layout, {tier: logins[f"jwt-{tier}/"]["accessor"] for tier in TIERS}):
-            _post(api, path, data)
+def arrange(server: str, layout: Layout) -> None:
+    """Make mounts, policies and roles what they should be, at `host:port`; may be repeated.
+
+    Raises NotReady where the server does not take them (yet).
+    """
+    token = _log_in(server, layout)
+    mounts, logins = _ask(server, "sys/mounts", token), _ask(server, "sys/auth", token)
+    for tier in TIERS:
+        if f"{tier}/" not in mounts:
+            _ask(server, f"sys/mounts/{tier}", token, {"type": "kv", "options": {"version": "2"}})
+    for name in ("server", *TIERS):
+        if f"jwt-{name}/" not in logins:
+            _ask(server, f"sys/auth/jwt-{name}", token, {"type": "jwt"})
+    logins = _ask(server, "sys/auth", token)
+    for path, data in _rules(layout, {tier: logins[f"jwt-{tier}/"]["accessor"] for tier in TIERS}):
+        _ask(server, path, token, data)
 
 
 def _rules(layout: Layout, accessors: dict[str, str]) -> list[Request]:
     rules: list[Request] = [
-        ("keys", "auth/jwt-server/config", _keys(layout, "server")),
-        ("policy", "sys/policies/acl/config-writer", {"policy": CONFIG_WRITER_POLICY}),
-        ("role", "auth/jwt-server/role/config-writer", CONFIG_WRITER_ROLE),
+        ("auth/jwt-server/config", _keys(layout, "server")),
+        ("sys/policies/acl/config-writer", {"policy": CONFIG_WRITER_POLICY}),
+        ("auth/jwt-server/role/config-writer", CONFIG_WRITER_ROLE),
     ]
     for tier in TIERS:
         rules += [
-            ("keys", f"auth/jwt-{tier}/config", _keys(layout, tier)),
-            ("policy", f"sys/policies/acl/runtime-{tier}", {"policy": runtime_policy(tier, accessors[tier])}),
-            ("role", f"auth/jwt-{tier}/role/runtime", runtime_role(tier)),
-            ("versions", f"{tier}/config", {"max_versions": MAX_VERSIONS}),
+            (f"auth/jwt-{tier}/config", _keys(layout, tier)),
+            (f"sys/policies/acl/runtime-{tier}", {"policy": runtime_policy(tier, accessors[tier])}),
+            (f"auth/jwt-{tier}/role/runtime", runtime_role(tier)),
+            (f"{tier}/config", {"max_versions": MAX_VERSIONS}),
         ]
     return rules
 
@@ -136,23 +138,25 @@ def _keys(layout: Layout, name: str) -> dict[str, Any]:
     return {"jwt_validation_pubkeys": [public], "jwt_supported_algs": ["ES256"]}
 
 
-def _log_in(api: httpx.Client, layout: Layout) -> str:
+def _log_in(server: str, layout: Layout) -> str:
+    from joserfc import jwt  # noqa: PLC0415 a fifth of a second, for a login that is rarely needed
+    from joserfc.jwk import ECKey  # noqa: PLC0415
+
     now = int(time.time())
     claims = {"sub": "operator", "aud": "branchline-operator", "iat": now, "nbf": now, "exp": now + 60}
     signed = jwt.encode({"alg": "ES256"}, claims, ECKey.import_key(layout.key("operator.pem").reveal()))
-    answer = api.post("auth/jwt-operator/login", json={"role": "operator", "jwt": signed})
-    answer.raise_for_status()
-    return str(answer.json()["auth"]["client_token"])
+    answer = ask(server, "/v1/auth/jwt-operator/login", {"role": "operator", "jwt": signed}, limit=10.0)
+    if answer.status != 200:
+        raise NotReady(f"it does not let the operator in (HTTP {answer.status})")
+    return str(answer.data["auth"]["client_token"])
 
 
-def _get(api: httpx.Client, path: str) -> dict[str, Any]:
-    answer = api.get(path)
-    answer.raise_for_status()
-    return dict(answer.json()["data"])
-
-
-def _post(api: httpx.Client, path: str, data: dict[str, Any]) -> None:
-    api.post(path, json=data).raise_for_status()
+def _ask(server: str, path: str, token: str, data: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    answer = ask(server, f"/v1/{path}", data, {"X-Vault-Token": token}, limit=10.0)
+    if answer.status not in {200, 204}:
+        raise NotReady(f"it does not take {path} (HTTP {answer.status})")
+    found: Mapping[str, Any] = answer.data.get("data") or {}
+    return found
 
 
 def _hcl(value: object) -> str:

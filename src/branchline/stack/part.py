@@ -131,7 +131,9 @@ def await_ready(part: Part, process: Process | None, log: Path, ending: Event | 
     """
     end = time.monotonic() + part.start_limit
     ending = ending or Event()
-    while not ending.wait(0.03):
+    pause = 0.02
+    while not ending.wait(pause):
+        pause = min(pause * 1.3, 0.15)  # asking costs the starting servers the time that they need
         try:
             part.check()
             part.settle()

@@ -7,11 +7,10 @@ import os
 import sys
 import time
 
-import httpx
-
 from branchline.domain.environment import Tier
 from branchline.layout import Layout
 from branchline.settings import Settings
+from branchline.stack.asking import expect_ok
 from branchline.stack.part import NotReady, Part
 from branchline.stack.process import Command
 
@@ -54,18 +53,13 @@ class Server(Program):
         return f"http://{self._listen}"
 
     @property
-    def url(self) -> str:
-        """Where it answers on this machine."""
+    def address(self) -> str:
+        """Host and port at which it answers on this machine."""
         host, _, port = self._listen.rpartition(":")
-        return f"http://{'127.0.0.1' if host in {'', '0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 only compared
+        return f"{'127.0.0.1' if host in {'', '0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 only compared
 
     def check(self) -> None:
-        try:
-            status = httpx.get(f"{self.url}/healthz", timeout=2.0, trust_env=False).status_code
-        except httpx.HTTPError as error:
-            raise NotReady(f"no answer ({error})") from None
-        if status != 200:
-            raise NotReady(f"it answers with HTTP {status}")
+        expect_ok(self.address, "/healthz")
 
 
 class Runner(Program):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
 import yaml
 
 from branchline.layout import Layout
 from branchline.stack import binaries, files
-from branchline.stack.part import NotReady, Part, plain_environment
+from branchline.stack.asking import expect_ok
+from branchline.stack.part import Part, plain_environment
 from branchline.stack.process import Command, User
 
 
@@ -20,7 +20,6 @@ class Registry(Part):
         self._layout = layout
         self._user = user
         self._folder = layout.home / "registry"
-        self._program = binaries.registry()
 
     @property
     def endpoint(self) -> str:
@@ -32,19 +31,14 @@ class Registry(Part):
 
     def command(self) -> Command:
         return Command(
-            (str(self._program), "serve", str(self._folder / "config.yml")),
+            (str(binaries.registry()), "serve", str(self._folder / "config.yml")),
             folder=self._folder,
             user=self._user,
             environment=plain_environment({"OTEL_TRACES_EXPORTER": "none"}),
         )
 
     def check(self) -> None:
-        try:
-            status = httpx.get(f"http://{self.endpoint}/v2/", timeout=2.0, trust_env=False).status_code
-        except httpx.HTTPError as error:
-            raise NotReady(f"no answer ({error})") from None
-        if status != 200:
-            raise NotReady(f"it answers with HTTP {status}")
+        expect_ok(self.endpoint, "/v2/")
 
     def _configuration(self) -> dict[str, object]:
         return {
