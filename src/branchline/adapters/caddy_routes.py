@@ -31,6 +31,8 @@ from pathlib import Path, PurePosixPath
 from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
 
 LOCK_SECONDS = 10.0
+"""How long to wait for others who switch: each needs milliseconds."""
+
 KEEP_SECONDS = 30.0
 """How long a replaced generation stays: much longer than a request needs from reading `live` to reading the targets."""
 
@@ -38,7 +40,9 @@ KEEP_SECONDS = 30.0
 class RoutesFolder:
     """Changes the folder, one process at a time. Caddy's account reads it and never writes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: float = KEEP_SECONDS, patience: float = LOCK_SECONDS) -> None:
+        self._keep = keep
+        self._patience = patience
         self._folder = folder
         self._hosts = folder / "hosts"
         self._environments = folder / "environments"
@@ -59,7 +63,7 @@ class RoutesFolder:
             if fresh is not None:
                 _point(live, fresh)
             self._release(key, keep=hostnames)
-            _prune(home)
+            _prune(home, self._keep)
 
     def remove(self, key: str) -> None:
         """Stop answering for an environment and forget it."""
@@ -101,7 +105,7 @@ class RoutesFolder:
             for folder in (self._folder, self._hosts, self._environments):
                 _open_folder(folder)
             with (self._folder / "lock").open("w") as lock:
-                _wait_for(lock.fileno())
+                _wait_for(lock.fileno(), self._patience)
                 yield
         except OSError as error:
             raise PlatformBroke(
@@ -143,12 +147,12 @@ def _leaf(targets: Sequence[str]) -> str:
     return "@" + ",".join(targets)
 
 
-def _prune(home: Path) -> None:
+def _prune(home: Path, keep: float) -> None:
     """Remove generations that were replaced a while ago, and those that never went live since a process died."""
     live = home / _link(home / "live")
     generations = sorted(home.glob("g-*"), key=_number)
     for generation, successor in pairwise(generations):
-        if generation != live and time.time_ns() - _number(successor) > KEEP_SECONDS * 1e9:
+        if generation != live and time.time_ns() - _number(successor) > keep * 1e9:
             shutil.rmtree(generation)
     for generation in generations:
         if _number(generation) > _number(live):
@@ -199,8 +203,8 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _wait_for(lock: int) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
+def _wait_for(lock: int, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
