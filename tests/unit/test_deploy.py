@@ -27,7 +27,7 @@ from tests.fakes.durable import FakeDurable, Killed
 from tests.fakes.images import FakeImages
 from tests.fakes.probes import FakeProbes
 from tests.fakes.proxy import FakeProxy
-from tests.fakes.source import FakeSource
+from tests.fakes.source import FakeSource, Link
 from tests.fakes.store import MemoryStore
 
 REPOSITORY = "/srv/shop.git"
@@ -461,3 +461,17 @@ def test_an_image_that_somebody_pruned_is_built_again(world: World) -> None:
     world.images.names.clear()
     world.runner("runner-2").run(asked.id, durable)
     assert world.deployment(asked.id).state is State.SUCCEEDED
+
+
+def test_a_context_that_leads_out_of_the_repository_is_refused(world: World) -> None:
+    manifest = MANIFEST + "build: {context: link}\n"
+    world.repository.commit("develop", {"branchline.yaml": manifest, "link": Link("/etc")})
+    revision = world.source.resolve("shop", REPOSITORY, "develop")
+    with world.store.transaction() as records:
+        records.deployments.add(world.environment, revision, actor="ada", trigger=Trigger.CLI, reason="")
+        asked = records.deployments.claim(Tier.NONPROD, "runner-1")
+    assert asked
+    world.runner().run(asked.id, FakeDurable())
+    done = world.deployment(asked.id)
+    assert done.failure
+    assert (done.failed_stage, done.failure.code) == (Stage.BUILD, "context_outside")

@@ -9,8 +9,8 @@ from threading import BoundedSemaphore
 
 from branchline.domain.deployment import Deployment
 from branchline.domain.environment import Environment
-from branchline.domain.errors import DeploymentFailed, PlatformBroke
-from branchline.domain.manifest import FILE_NAME, Limits
+from branchline.domain.errors import BranchlineError, DeploymentFailed, PlatformBroke, TakenOver
+from branchline.domain.manifest import FILE_NAME, Limits, Test
 from branchline.domain.pipeline import Stage, StageResult
 from branchline.domain.release import build_key
 from branchline.manifest_file import parse
@@ -78,28 +78,16 @@ class Pipeline:
         if test is None:
             return StageResult(note="the manifest names no tests", skipped=True)
         place = self._test_place(scene.deployment, scene.environment)
+        self._leave(scene, place)  # an attempt that was interrupted proves nothing: tests always run from the start
         try:
-            image = self._build(scene, test.target or scene.manifest.build.target, "test")
-            self._containers.ensure_network(place)
-            variables = of_platform(scene)
-            for name in test.databases:
-                url = self._databases.ensure_scratch(place, name, "test")
-                scene.log.hide([url])
-                variables[scene.manifest.databases[name].variable] = url
-            status = self._containers.run(
-                place,
-                "test",
-                scene.deployment.id,
-                image,
-                test.command,
-                variables,
-                Limits(),
-                scene.log,
-                scene.stop,
-            )
-            said = scene.log.last
-        finally:
-            self._leave(place, list(scene.manifest.databases))
+            status = self._run_tests(scene, test, place)
+        except TakenOver:
+            raise  # the runner that carries on has begun them anew
+        except BranchlineError:
+            self._leave(scene, place)
+            raise
+        said = scene.log.last
+        self._leave(scene, place)
         if status != 0:
             raise DeploymentFailed(
                 f"The tests failed with exit status {status}: {said}"[:500],
@@ -152,11 +140,18 @@ class Pipeline:
     def _build(self, scene: Scene, target: str | None, step: str) -> str:
         build = scene.manifest.build
         folder = self._checked_out(scene)
+        context = folder / build.context
+        if not context.resolve().is_relative_to(folder.resolve()):  # a link in the repository may lead anywhere
+            raise DeploymentFailed(
+                f"The build context {build.context} leads out of the repository.",
+                code="context_outside",
+                hint="`build.context` must be a folder of the repository; links to elsewhere are not followed.",
+            )
         while not self._building.acquire(timeout=0.2):
             scene.stop.check()
         try:
             return self._images.build(
-                folder / build.context,
+                context,
                 dockerfile=build.dockerfile,
                 target=target,
                 args=build.args,
@@ -173,9 +168,22 @@ class Pipeline:
         """An environment of its own for the tests: slot 0 asks for any network that is free."""
         return Environment(0, environment.project, f"test-{deployment.id}", environment.tier, slot=0)
 
-    def _leave(self, place: Environment, databases: list[str]) -> None:
+    def _run_tests(self, scene: Scene, test: Test, place: Environment) -> int:
+        image = self._build(scene, test.target or scene.manifest.build.target, "test")
+        self._containers.ensure_network(place)
+        variables = of_platform(scene)
+        for name in test.databases:
+            url = self._databases.ensure_scratch(place, name, "test")
+            scene.log.hide([url])
+            variables[scene.manifest.databases[name].variable] = url
+        number, limits = scene.deployment.id, Limits()
+        return self._containers.run(
+            place, "test", number, image, test.command, variables, limits, scene.log, scene.stop
+        )
+
+    def _leave(self, scene: Scene, place: Environment) -> None:
         self._containers.destroy(place)
-        for name in databases:
+        for name in scene.manifest.test.databases if scene.manifest.test else []:
             self._databases.drop_scratch(place, name, "test")
 
 
