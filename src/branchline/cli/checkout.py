@@ -30,6 +30,12 @@ def branches(folder: Path) -> set[str]:
     return {name for name in names if name != "HEAD"}
 
 
+def top(folder: Path) -> Path | None:
+    """The top of the repository that the folder lies in."""
+    found = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(found) if found else None
+
+
 def is_repository(folder: Path) -> bool:
     """Whether the folder lies in a git repository."""
     return _git(folder, "rev-parse", "--git-dir") is not None

@@ -17,9 +17,6 @@ def run() -> NoReturn:
     """The entry point."""
     # httpx would load its own command line (rich, pygments, click) beside its client, for twice the client's time.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-    import gc
-
-    gc.disable()
     status = main(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
