@@ -136,7 +136,8 @@ def own_platform(environ: Mapping[str, str] = os.environ) -> Access | None:
     home = _home(environ)
     try:
         layout = Layout.load(home)
-        return Access(_listens_at(home, layout, environ), layout.key(ADMIN_TOKEN))
+        token = Secret((home / ADMIN_TOKEN).read_text(encoding="utf-8").strip())
+        return Access(_listens_at(home, layout, environ), token)
     except (BranchlineError, OSError, ValueError, KeyError, TypeError):
         return None
 
