@@ -68,7 +68,7 @@ def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout
             stderr=log,
             start_new_session=True,
         )
-    ledger = Ledger(layout)
+    ledger = Ledger(layout.run)
     said: set[str] = set()
     end = time.monotonic() + limit
     while time.monotonic() < end:
@@ -99,7 +99,7 @@ def stop(settings: Settings, say: Say) -> bool:
     (`not_stopped_in_time`).
     """
     layout = Layout.load(settings.home)
-    ran = _dismiss_supervisor(layout, signal.SIGTERM) or any(entry.alive for entry in Ledger(layout).entries())
+    ran = _dismiss_supervisor(layout, signal.SIGTERM) or any(entry.alive for entry in Ledger(layout.run).entries())
     Supervisor(layout, _all_parts(settings, layout), say).clear()
     return ran
 
@@ -126,7 +126,7 @@ def _all_parts(settings: Settings, layout: Layout) -> list[Part]:
 
 
 def _dismiss_supervisor(layout: Layout, how: signal.Signals) -> bool:
-    supervisor = Ledger(layout).read(SUPERVISOR)
+    supervisor = Ledger(layout.run).read(SUPERVISOR)
     if supervisor is None or supervisor.identity is None or not supervisor.alive:
         return False
     os.kill(supervisor.identity.pid, how)

@@ -220,7 +220,7 @@ def _disks(layout: Layout) -> Iterator[Finding]:
 
 def _clock(layout: Layout) -> Finding:
     """Tokens live for a minute: a clock that was set back makes them invalid."""
-    ledger = Ledger(layout)
+    ledger = Ledger(layout.run)
     entries = [*ledger.entries(), *filter(None, [ledger.read(SUPERVISOR)])]
     ahead = max((entry.since for entry in entries), default=0.0) - time.time()
     if ahead > 5:

@@ -59,7 +59,7 @@ def look(settings: Settings) -> PlatformStatus:
     Raises PlatformBroke (`not_set_up`) where there is no platform.
     """
     layout = Layout.load(settings.home)
-    ledger = Ledger(layout)
+    ledger = Ledger(layout.run)
     keeper = ledger.read(SUPERVISOR)
     alive = keeper is not None and keeper.alive
     parts = parts_of(settings, layout)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from branchline.layout import Layout
 from branchline.stack import files
 from branchline.stack.process import Identity
 
@@ -50,8 +49,9 @@ class Entry:
 class Ledger:
     """One small file a part, written in one move."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._folder = layout.run / "parts"
+    def __init__(self, run: Path) -> None:
+        """`run` is the folder of the home that holds what changes from start to start."""
+        self._folder = run / "parts"
 
     def write(self, entry: Entry) -> None:
         """Keep the entry in place of the part's earlier one."""

@@ -33,7 +33,7 @@ class Supervisor:
         self._layout = layout
         self._say = say
         self._when_up = when_up
-        self._ledger = Ledger(layout)
+        self._ledger = Ledger(layout.run)
         self._ending = threading.Event()
         self._asked_to_end = os.eventfd(0)
         self._keepers: dict[str, Keeper] = {}
