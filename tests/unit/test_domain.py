@@ -160,7 +160,9 @@ def test_durations_in_seconds_are_themselves(seconds: float) -> None:
     assert values.parse_duration(seconds) == seconds
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1m30s", 90), ("500ms", 0.5), ("7d", 604800), ("2h", 7200)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1m30s", 90), ("500ms", 0.5), ("7d", 604800), ("2h", 7200)]
+)
 def test_durations(text: str, seconds: float) -> None:
     assert values.parse_duration(text) == seconds
 
