@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -144,12 +144,8 @@ class Client:
                 hint="Try again; `branchline status` tells how it is.",
             ) from error
         except httpx.ConnectError as error:
-            if isinstance(error.__cause__ or error.__context__, ssl.SSLError) or "certificate" in str(error).lower():
-                raise Unreachable(
-                    f"The platform at {self.url} cannot be trusted: {error}.",
-                    code="untrusted_certificate",
-                    hint="If its certificate is your company's own, name the CA's file with SSL_CERT_FILE.",
-                ) from error
+            if fault := _tls_fault(error):
+                raise fault(self.url) from error
             raise Unreachable(f"The platform at {self.url} does not answer.", hint=self._hint()) from error
         except httpx.TransportError as error:
             raise Unreachable(f"The connection to {self.url} broke.", hint=self._hint()) from error
@@ -207,6 +203,25 @@ class Client:
             return answer.model_validate(content, extra="ignore")
         except ValueError as error:
             raise self._not_ours(response) from error
+
+
+def _tls_fault(error: BaseException) -> Callable[[str], Unreachable] | None:
+    """The error of ours for what went wrong with TLS, if that is what went wrong."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = cause.verify_message
+        return lambda url: Unreachable(
+            f"The certificate of {url} is not to be trusted: {reason}.",
+            code="untrusted_certificate",
+            hint="If it is your company's own, name the file of its CA with SSL_CERT_FILE.",
+        )
+    if cause:
+        return lambda url: Unreachable(
+            f"There is no https at {url}.", code="no_https", hint="Is it http://, or another port?"
+        )
+    return None
 
 
 def connect() -> Client:

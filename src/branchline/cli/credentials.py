@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,11 +53,12 @@ def find(environ: Mapping[str, str] = os.environ) -> Access:
     )
 
 
-def _known(environ: Mapping[str, str]) -> list[Access]:
-    homes = [own_platform(environ), stored(environ)]
-    if not environ.get("BRANCHLINE_HOME"):
-        homes.reverse()
-    return [access for access in homes if access]
+def _known(environ: Mapping[str, str]) -> Iterator[Access]:
+    """The platforms that are known here, the likelier one first."""
+    places = (own_platform, stored) if environ.get("BRANCHLINE_HOME") else (stored, own_platform)
+    for place in places:
+        if access := place(environ):
+            yield access
 
 
 def check_url(url: str) -> str:
@@ -99,10 +100,10 @@ def stored(environ: Mapping[str, str] = os.environ) -> Access | None:
     path = credentials_file(environ)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Access(check_url(content["url"]), Secret(content["token"]))
+        return Access(check_url(str(content["url"])), Secret(str(content["token"])))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, BadInput):
         raise BadInput(
             f"{path} cannot be understood.",
             code="bad_credentials_file",

@@ -114,7 +114,7 @@ def _follow(client: Client, deployment: wire.DeploymentView, *, json: bool) -> i
 def list_(
     project: Annotated[str | None, typer.Argument(metavar="PROJECT", help="Only those of this project.")] = None,
     env: Annotated[str | None, typer.Option("--env", help="Only those into this environment.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many.")] = 20,
     before: Annotated[int | None, typer.Option(min=1, help="Only those with a lower number.")] = None,
     json: Json = False,
 ) -> None:

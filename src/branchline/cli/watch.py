@@ -57,7 +57,7 @@ def events(
                         return
             lost = Unreachable(f"The platform keeps ending the stream of deployment {deployment}.")
         except PlatformBroke as error:
-            if error.code in {"not_branchline", "untrusted_certificate"}:
+            if error.code in {"not_branchline", "untrusted_certificate", "no_https"}:
                 raise
             lost = Unreachable(error.sentence)
         now = time.monotonic()
