@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -39,27 +40,34 @@ web.serve(platform, web.bind(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+class Process(subprocess.Popen[bytes]):
+    """A Python process of ours. What it says goes to a file: nobody reads a pipe here, and a full one would stop it."""
+
+    def __init__(self, *words: str, home: Path, **more: str) -> None:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("BRANCHLINE_")}
+        self._log = home / f"said-{uuid4().hex}.log"
+        with self._log.open("wb") as log:
+            super().__init__(
+                [sys.executable, *words],
+                env=kept | {"BRANCHLINE_HOME": str(home)} | more,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+            )
+
+    def said(self, seconds: float = 20) -> list[dict[str, object]]:
+        """All that it wrote, once it has ended; every line is JSON."""
+        self.wait(seconds)
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+
 @contextmanager
-def process(*words: str, home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of ours, ended at the latest with the test."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("BRANCHLINE_")}
-    with subprocess.Popen(
-        [sys.executable, *words],
-        env=environment | {"BRANCHLINE_HOME": str(home)} | more,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    ) as child:
+def process(*words: str, home: Path, **more: str) -> Iterator[Process]:
+    """A process that ends with the test at the latest."""
+    with Process(*words, home=home, **more) as child:
         try:
             yield child
         finally:
             child.kill()
-
-
-def said(child: subprocess.Popen[str], seconds: float = 20) -> list[dict[str, object]]:
-    """All that it wrote, once it has ended; every line is JSON."""
-    _, text = child.communicate(timeout=seconds)
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def free_port() -> int:
@@ -76,7 +84,7 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def in_memory(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def in_memory(home: Path) -> Iterator[tuple[Process, str]]:
     address = f"127.0.0.1:{free_port()}"
     with process("-c", IN_MEMORY, address, str(home), home=home) as child:
         eventually(lambda: answers(f"http://{address}"), 20)
@@ -97,10 +105,20 @@ def test_the_first_token_is_left_for_the_admin_alone(tmp_path: Path) -> None:
         assert me.json()["role"] == "admin"
         assert (tmp_path / "keys" / "session.key").stat().st_mode & 0o777 == 0o600
         child.send_signal(signal.SIGTERM)
-        lines = said(child)
+        lines = child.said()
         assert child.returncode == 0
         assert token not in str(lines)
         assert [line["event"] for line in lines if line["event"] != "request"] == ["first_token", "serving", "stopping"]
+
+
+def test_small_answers_do_not_wait_for_acknowledgements(tmp_path: Path) -> None:
+    with in_memory(tmp_path) as (_, url), httpx.Client(base_url=url, trust_env=False) as kept_alive:
+        seconds = []
+        for _ in range(30):
+            began = time.monotonic()
+            kept_alive.get("/healthz")
+            seconds.append(time.monotonic() - began)
+        assert min(seconds[1:]) < 0.03, "each answer waits for 40 ms where TCP_NODELAY is missing"
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
@@ -140,7 +158,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         lay_out(tmp_path, port)
         with process("-m", "branchline.server.main", home=tmp_path) as child:
-            (line,) = said(child)
+            (line,) = child.said()
             assert child.returncode == 4
     assert line["code"] == "port_taken"
     assert str(port) in str(line["sentence"])
@@ -161,7 +179,7 @@ def test_why_it_does_not_start(tmp_path: Path, settings: dict[str, str], status:
     if "BRANCHLINE_SERVER_LISTEN" in settings:
         lay_out(tmp_path, 1)
     with process("-m", "branchline.server.main", home=tmp_path, **settings) as child:
-        (line,) = said(child)
+        (line,) = child.said()
         assert (child.returncode, line["code"]) == (status, code)
 
 
@@ -194,6 +212,6 @@ def test_around_the_real_platform(settings: Settings, home_layout: Layout, postg
             assert api.get("/api/v1/projects/" + "x" * 300).status_code in {404, 422}
             assert "branchline_database_up 1.0" in api.get("/metrics").text
         child.send_signal(signal.SIGTERM)
-        lines = said(child)
+        lines = child.said()
         assert child.returncode == 0
     assert not [line for line in lines if line["level"] in {"error", "warning"}]
