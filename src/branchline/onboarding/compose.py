@@ -14,7 +14,7 @@ from branchline.onboarding.repository import Repository
 from branchline.onboarding.shell import Words, valid_port
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
-_POSTGRES = re.compile(r"(?:^|/)(?:postgres|postgis|pgvector|timescaledb|supabase-postgres)(?:$|[:@-])")
+_POSTGRES = re.compile(r"(?:^|/)(?:postgres(?:ql)?|postgis|pgvector|timescaledb(?:-ha)?)(?:$|[:@])")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from branchline.onboarding.draft import Draft, ServiceDraft
 from branchline.onboarding.shell import Words, shown
 
 _PLAIN = re.compile(r"^[A-Za-z/_][A-Za-z0-9 ./_:=@+%,$-]*$")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _WORDS_OF_YAML = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 
 
@@ -105,7 +106,7 @@ def _environments(draft: Draft) -> str:
 def command(words: Words) -> str:
     """A command as YAML: one line, or a list where a shell gets a script."""
     if len(words) == 3 and words[:2] == ("sh", "-c"):
-        return f"[sh, -c, {json.dumps(words[2], ensure_ascii=False)}]"
+        return f"[sh, -c, {_quoted(words[2])}]"
     return scalar(shown(words))
 
 
@@ -114,9 +115,14 @@ def scalar(text: str) -> str:
     plain = _PLAIN.match(text) and text.lower() not in _WORDS_OF_YAML
     if plain and ": " not in text and not text.endswith((":", " ")) and "  " not in text:
         return text
-    return json.dumps(text, ensure_ascii=False)
+    return _quoted(text)
 
 
 def flow(text: str) -> str:
     """The same within braces, where commas mean something."""
-    return scalar(text) if "," not in text else json.dumps(text, ensure_ascii=False)
+    return scalar(text) if "," not in text else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """Text in double quotes, where YAML reads what JSON writes; signs that YAML wants escaped are."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))

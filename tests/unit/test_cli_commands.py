@@ -1,0 +1,460 @@
+"""Every command against a platform by hand: what it asks for, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from branchline import __version__, wire
+from branchline.domain.access import Role
+from branchline.domain.deployment import State, Trigger
+from branchline.domain.pipeline import StageState
+from tests.fakes.api import COMMIT, START, TOKEN, Canned, FakeApi, Story, deployment
+from tests.fakes.command_line import CommandLine
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi() as server:
+        yield server
+
+
+@pytest.fixture
+def cli(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    line = CommandLine(monkeypatch, capsys, tmp_path)
+    line.speak_to(api.url, TOKEN)
+    return line
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=Anna", "-c", "user.email=anna@example.com", "-c", "init.defaultBranch=develop"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    """Standard input that is a pipe."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text), encoding="utf-8"))
+
+
+# --- deploy ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (State.SUCCEEDED, 0),
+        (State.FAILED, 1),
+        (State.UNDONE, 1),
+        (State.CANCELLED, 1),
+        (State.SUPERSEDED, 1),
+        (State.BROKEN, 4),
+    ],
+)
+def test_deploy_ends_as_the_deployment_does(cli: CommandLine, api: FakeApi, state: State, status: int) -> None:
+    api.next_story = Story().stage("build", "passed", "a line").end(deployment(1, state)).steps
+    ran = cli("deploy", "shop", "--ref", "develop")
+    assert ran.status == status
+    assert "    a line\n" in ran.out
+    assert ran.err == ""
+
+
+def test_deploy_says_what_it_wants(cli: CommandLine, api: FakeApi) -> None:
+    ran = cli("deploy", "shop", "--ref", "v1", "--commit", COMMIT[:9], "--reason", "a hurry – ü", "--no-watch")
+    assert ran.status == 0
+    assert ran.out == (
+        "Deployment 1 of shop to develop is queued.\nFollow it: branchline deployments logs 1 --follow\n"
+    )
+    method, path, body = api.requests[0]
+    assert (method, path) == ("POST", "projects/shop/deployments")
+    asked = wire.NewDeployment.model_validate(body)
+    assert asked == wire.NewDeployment(ref="v1", commit=COMMIT[:9], trigger=Trigger.CLI, reason="a hurry – ü")
+
+
+def test_deploy_as_json_is_the_deployment_and_nothing_else(cli: CommandLine, api: FakeApi) -> None:
+    api.next_story = Story().stage("build", "passed", "a line").end(deployment(1, State.FAILED)).steps
+    ran = cli("deploy", "shop", "--ref", "develop", "--json")
+    assert ran.status == 1
+    assert wire.DeploymentView.model_validate(ran.json) == deployment(1, State.FAILED)
+    assert "a line" in ran.err
+    queued = cli("deploy", "shop", "--ref", "develop", "--json", "--no-watch")
+    assert (queued.status, queued.json["state"], queued.err) == (0, "queued", "")
+
+
+def test_deploy_takes_the_branch_that_is_checked_out(cli: CommandLine, api: FakeApi) -> None:
+    git(cli.folder, "init")
+    git(cli.folder, "switch", "--create", "feature/käse")
+    assert cli("deploy", "shop", "--no-watch").status == 0
+    assert api.requests[0][2]["ref"] == "feature/käse"
+
+
+def test_deploy_says_when_the_platform_has_another_commit(cli: CommandLine, api: FakeApi) -> None:
+    git(cli.folder, "init")
+    git(cli.folder, "commit", "--allow-empty", "-m", "one")
+    here = git(cli.folder, "rev-parse", "HEAD").strip()
+    ran = cli("deploy", "shop", "--no-watch")
+    assert f"{here[:8]} is checked out here, but the repository's branch develop is at 1a2b3c4d" in ran.err
+    assert cli("deploy", "shop", "--no-watch", "--ref", "develop").err == ""
+
+
+def test_deploy_needs_a_ref_where_no_branch_is(cli: CommandLine, api: FakeApi) -> None:
+    outside = cli("deploy", "shop")
+    assert outside.status == 2
+    assert outside.err == (
+        "Error: This folder is no git repository, so the ref must be given.\n"
+        "Hint: `branchline deploy shop --ref main`\n"
+    )
+    git(cli.folder, "init")
+    git(cli.folder, "commit", "--allow-empty", "-m", "one")
+    git(cli.folder, "switch", "--detach")
+    assert "No branch is checked out here" in cli("deploy", "shop").err
+    assert api.requests == []
+
+
+# --- deployments -----------------------------------------------------------------------------------------------------
+
+
+def test_deployments_are_listed_newest_first(cli: CommandLine, api: FakeApi) -> None:
+    for number in (1, 2, 3):
+        api.add(deployment(number, State.SUCCEEDED, live=number == 3))
+    api.add(deployment(4, State.RUNNING, project="till", environment="staging", ref="refs/tags/v1"))
+    assert cli("deployments", "list").out.splitlines()[:3] == [
+        "ID   PROJECT   ENVIRONMENT   STATE              REF              COMMIT     ASKED FOR             TOOK   BY",
+        "4    till      staging       running            tag v1           1a2b3c4d   2030-01-02 03:04:05          anna",
+        "3    shop      develop       succeeded (live)   branch develop   1a2b3c4d   2030-01-02 03:04:05   12 s   anna",
+    ]
+    ran = cli("deployments", "list", "shop", "--env", "develop", "--limit", "2", "--json")
+    assert [one["id"] for one in ran.json["items"]] == [3, 2]
+    assert wire.Page.model_validate(ran.json).next == 2
+    assert "--before 2" in cli("deployments", "list", "shop", "--limit", "2").err
+    older = cli("deployments", "list", "shop", "--before", "2", "--json")
+    assert [one["id"] for one in older.json["items"]] == [1]
+
+
+def test_no_deployments(cli: CommandLine) -> None:
+    assert cli("deployments", "list").out == "There are no deployments.\n"
+    assert cli("deployments", "list", "--json").json == {"items": [], "next": None}
+
+
+def test_a_deployment_is_shown(cli: CommandLine, api: FakeApi) -> None:
+    stage = wire.StageView(
+        name="test",
+        state=StageState.FAILED,
+        started_at=START,
+        finished_at=START + timedelta(seconds=3),
+        seconds=3,
+        note="2 failed",
+    )
+    failure = wire.FailureView(code="tests_failed", sentence="The tests failed.", hint="Look at them.")
+    view = deployment(5, State.FAILED, failure=failure, failed_stage="test", stages=[stage], reason="why not")
+    api.add(view)
+    ran = cli("deployments", "show", "5")
+    assert ran.status == 0
+    for line in ("failure     The tests failed. (tests_failed)", "hint        Look at them.", "reason      why not"):
+        assert line in ran.out
+    assert ran.out.endswith("STAGE   STATE    TOOK    NOTE\ntest    failed   3.0 s   2 failed\n")
+    assert wire.DeploymentView.model_validate(cli("deployments", "show", "5", "--json").json) == view
+
+
+def test_logs_are_read_part_by_part(cli: CommandLine, api: FakeApi) -> None:
+    story = Story()
+    for number in range(2500):
+        story.line("build", f"line {number}")
+    story.line("test", "\x1b[31mred\x1b[0m ü")
+    api.add(deployment(5, State.SUCCEEDED), story.steps)
+    ran = cli("deployments", "logs", "5")
+    lines = ran.out.splitlines()
+    assert (lines[0], lines[-1]) == ("03:04:05 build     line 0", "03:04:05 test      red ü")
+    assert len(lines) == 2501
+    as_json = cli("deployments", "logs", "5", "--json").json
+    assert [wire.LogLine.model_validate(line).text for line in as_json][-1] == "\x1b[31mred\x1b[0m ü"
+    assert len(as_json) == 2501
+
+
+def test_following_the_log_of_a_deployment_ends_as_it_does(cli: CommandLine, api: FakeApi) -> None:
+    story = Story().stage("build", "passed", "hello").end(deployment(5, State.FAILED))
+    api.add(deployment(5, State.RUNNING), story.steps)
+    ran = cli("deployments", "logs", "5", "-f")
+    assert ran.status == 1
+    assert "    hello\n" in ran.out
+    assert "✗ Deployment 5 failed" in ran.out
+
+
+def test_cancelling(cli: CommandLine, api: FakeApi) -> None:
+    api.add(deployment(5, State.RUNNING))
+    api.add(deployment(6, State.SUCCEEDED))
+    assert cli("deployments", "cancel", "5").out.startswith("Deployment 5 was asked to stop")
+    assert api.deployments[5].view.cancel_requested
+    assert cli("deployments", "cancel", "6").out == "Deployment 6 is succeeded.\n"
+    assert cli("deployments", "cancel", "5", "--json").json["cancel_requested"] is True
+    missing = cli("deployments", "cancel", "77")
+    assert (missing.status, missing.err) == (2, "Error: There is no deployment 77.\n")
+
+
+# --- projects, environments ------------------------------------------------------------------------------------------
+
+
+def test_projects(cli: CommandLine, api: FakeApi) -> None:
+    added = cli("project", "add", "till", "--repo", "/srv/till.git")
+    assert (added.status, added.out) == (0, "Added till, from /srv/till.git.\n")
+    assert api.projects["till"] == "/srv/till.git"
+    again = cli("project", "add", "till", "--repo", "/srv/till.git", "--json")
+    assert (again.status, again.json["code"]) == (2, "project_exists")
+    assert [one["name"] for one in cli("project", "list", "--json").json] == ["shop", "till"]
+    assert "till      /srv/till.git" in cli("project", "list").out
+    shown = cli("project", "show", "shop")
+    assert "repository  https://git.example.com/shop.git" in shown.out
+    assert "http://develop-shop.localhost:8080" in shown.out
+    assert wire.ProjectView.model_validate(cli("project", "show", "shop", "--json").json).name == "shop"
+    assert cli("project", "show", "nothing").status == 2
+
+
+def test_environments(cli: CommandLine, api: FakeApi) -> None:
+    live, running = deployment(3, State.SUCCEEDED), deployment(4, State.RUNNING)
+    environment = api.environments["shop", "develop"].model_copy(update={"live": live, "running": running, "queued": 2})
+    api.environments["shop", "develop"] = environment
+    assert cli("env", "list", "shop").out.splitlines()[1] == (
+        "develop       nonprod   3      1a2b3c4d   4         2        http://develop-shop.localhost:8080"
+    )
+    assert [wire.EnvironmentView.model_validate(one) for one in cli("env", "list", "shop", "--json").json] == [
+        environment
+    ]
+    shown = cli("env", "show", "shop", "develop").out
+    assert "live         deployment 3: branch develop at 1a2b3c4d" in shown
+    assert "queued       2" in shown
+    assert wire.EnvironmentView.model_validate(cli("env", "show", "shop", "develop", "--json").json) == environment
+    opened = cli("env", "open", "shop", "develop")
+    assert (opened.status, opened.out) == (0, "http://develop-shop.localhost:8080\n")
+    assert cli("env", "show", "shop", "nowhere").status == 2
+
+
+def test_an_environment_without_an_address_cannot_be_opened(cli: CommandLine, api: FakeApi) -> None:
+    api.environments["shop", "develop"] = api.environments["shop", "develop"].model_copy(update={"url": None})
+    ran = cli("env", "open", "shop", "develop")
+    assert (ran.status, ran.out) == (2, "")
+    assert "has no address" in ran.err
+
+
+# --- config ----------------------------------------------------------------------------------------------------------
+
+
+def test_config_is_set_listed_read_and_unset(cli: CommandLine, api: FakeApi) -> None:
+    ran = cli("config", "set", "shop", "develop", "A=1", "B=x=y z", "EMPTY=")
+    assert ran.status == 0
+    assert ran.out == "Set 3 settings in shop develop; the config is at version 1 now.\n"
+    assert api.config == {"A": "1", "B": "x=y z", "EMPTY": ""}
+    assert len(api.requests) == 1, "all at once"
+    assert cli("config", "list", "shop", "develop").out == "A\nB\nEMPTY\n"
+    assert cli("config", "list", "shop", "develop", "--json").json["keys"] == ["A", "B", "EMPTY"]
+    assert cli("config", "get", "shop", "develop", "B").out == "x=y z\n"
+    assert cli("config", "get", "shop", "develop", "B", "--json").json == {"key": "B", "value": "x=y z", "version": 1}
+    assert cli("config", "unset", "shop", "develop", "A", "B", "--json").json == {"version": 2}
+    assert api.config == {"EMPTY": ""}
+    assert cli("config", "get", "shop", "develop", "A").status == 2
+    refused = cli("config", "get", "shop", "production", "A")
+    assert (refused.status, refused.err) == (3, "Error: Nobody reads production's config.\nHint: Write it instead.\n")
+
+
+def test_secrets_come_from_standard_input_and_files(
+    cli: CommandLine, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("key.pem").write_text("-----BEGIN-----\nlines\n-----END-----\n")
+    typed(monkeypatch, "pässword\n".encode())
+    ran = cli("config", "set", "shop", "develop", "PASSWORD=-", "KEY=@key.pem")
+    assert ran.status == 0
+    assert api.config == {"PASSWORD": "pässword", "KEY": "-----BEGIN-----\nlines\n-----END-----"}
+    assert "pässword" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("A=-", "B=-"), "input_used_twice"),
+        (("A=1", "A=2"), "given_twice"),
+        (("A=@missing.txt",), "file_unreadable"),
+        (("A=@.",), "file_unreadable"),
+        (("1A=x",), "bad_key"),
+        (("A B=x",), "bad_key"),
+        (("A",), "value_missing"),
+        (("A=-",), "bad_value"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    cli: CommandLine, api: FakeApi, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: str
+) -> None:
+    typed(monkeypatch, b"\xff\xfe secret")
+    ran = cli("config", "set", "shop", "develop", *words, "--json")
+    assert (ran.status, ran.json["code"]) == (2, code)
+    assert "secret" not in ran.out + ran.err
+    assert api.requests == []
+
+
+# --- access ----------------------------------------------------------------------------------------------------------
+
+
+def test_whoami(cli: CommandLine, api: FakeApi) -> None:
+    assert f"platform  {api.url}, version 0.1.0" in cli("whoami").out
+    assert cli("whoami", "--json").json == {"name": "anna", "role": "admin", "proof": "token", "version": "0.1.0"}
+
+
+def test_login_verifies_and_stores(cli: CommandLine, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRANCHLINE_URL")
+    monkeypatch.delenv("BRANCHLINE_TOKEN")
+    assert cli("whoami").status == 3
+    typed(monkeypatch, f"{TOKEN}\n".encode())
+    ran = cli("login", api.url + "/")
+    assert ran.status == 0
+    assert ran.out.startswith(f"Logged in to {api.url} as anna (admin).")
+    assert TOKEN not in ran.out + ran.err
+    file = cli.home / ".config/branchline/credentials.json"
+    assert json.loads(file.read_text()) == {"url": api.url, "token": TOKEN}
+    assert cli("whoami").status == 0
+
+
+def test_login_with_a_wrong_token_stores_nothing(
+    cli: CommandLine, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BRANCHLINE_TOKEN")
+    typed(monkeypatch, b"wrong\n")
+    ran = cli("login", api.url)
+    assert (ran.status, ran.err) == (3, "Error: Nobody knows who is asking.\nHint: Send a token.\n")
+    assert not (cli.home / ".config").exists()
+    typed(monkeypatch, b"")
+    assert "The token is missing" in cli("login", api.url).err
+
+
+def test_login_needs_an_address(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BRANCHLINE_URL")
+    typed(monkeypatch, b"")
+    assert cli("login").status == 2
+    assert cli("login", "ftp://x").status == 2
+
+
+def test_tokens(cli: CommandLine, api: FakeApi) -> None:
+    made = cli("token", "create", "ci", "--role", "viewer")
+    assert (made.status, made.out) == (0, "shown-once\n")
+    assert api.tokens == {"ci": Role.VIEWER}
+    assert wire.TokenShown.model_validate(cli("token", "create", "bob", "--json").json).role is Role.DEVELOPER
+    assert cli("token", "list").out.splitlines()[1] == "ci     viewer      2030-01-02 03:04:05   never"
+    assert [one["name"] for one in cli("token", "list", "--json").json] == ["ci", "bob"]
+    assert cli("token", "revoke", "ci").out == "The token of ci is revoked.\n"
+    assert "ci" not in api.tokens
+    assert cli("token", "revoke", "ci").status == 2
+    assert cli("token", "create", "x", "--role", "emperor").status == 2
+
+
+def test_the_register(cli: CommandLine, api: FakeApi) -> None:
+    line = wire.AuditLine(
+        id=9,
+        at=START,
+        kind="config.changed",
+        actor="anna",
+        project="shop",
+        environment="develop",
+        deployment=None,
+        detail={"keys": ["A"]},
+    )
+    api.audit.append(line)
+    assert cli("audit", "list").out.splitlines()[1] == (
+        '9    2030-01-02 03:04:05   anna    config.changed   shop develop                {"keys": ["A"]}'
+    )
+    assert [wire.AuditLine.model_validate(one) for one in cli("audit", "list", "--json").json] == [line]
+    assert cli("audit", "list", "--project", "till", "--json").json == []
+
+
+# --- around every command --------------------------------------------------------------------------------------------
+
+
+def test_errors_have_one_shape(cli: CommandLine, api: FakeApi) -> None:
+    body = wire.Problem(code="odd", title="Odd.", detail="Very\nodd.", hint="Wait.", status=503).model_dump_json()
+    api.canned["projects"] = Canned(503, body.encode(), "application/problem+json")
+    ran = cli("project", "list")
+    assert (ran.status, ran.out) == (4, "")
+    assert ran.err == "Error: Odd.\n  Very\n  odd.\nHint: Wait.\n"
+    as_json = cli("project", "list", "--json")
+    assert as_json.status == 4
+    assert wire.Problem.model_validate(as_json.json) == wire.Problem(
+        code="odd", title="Odd.", detail="Very\nodd.", hint="Wait.", status=503
+    )
+
+
+def test_what_a_platform_says_cannot_play_with_the_terminal(cli: CommandLine, api: FakeApi) -> None:
+    title = "\x1b[2J\x1b]0;x\x07gone"
+    body = wire.Problem(code="odd", title=title, hint=title, status=422).model_dump_json()
+    api.canned["projects"] = Canned(422, body.encode(), "application/problem+json")
+    assert cli("project", "list").err == "Error: gone\nHint: gone\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("frobnicate",), "No such command 'frobnicate'"),
+        (("deployment", "list"), "Did you mean 'deployments'"),
+        (("deploy",), "PROJECT"),
+        (("deploy", "shop", "--reff", "x"), "--reff"),
+        (("deployments", "show", "seven"), "ID"),
+        (("deployments", "show", "0"), "ID"),
+        (("deployments", "list", "--limit", "9999"), "limit"),
+        (("config", "frob"), "frob"),
+        (("--frob",), "--frob"),
+    ],
+)
+def test_words_that_are_no_command(cli: CommandLine, api: FakeApi, words: tuple[str, ...], told: str) -> None:
+    ran = cli(*words)
+    assert ran.status == 2
+    assert ran.err.startswith("Error: ")
+    assert told in ran.err
+    assert "--help` shows how." in ran.err
+    assert "Traceback" not in ran.err
+    assert cli(*words, "--json").json["status"] == 422
+
+
+def test_help_is_there_for_everything(cli: CommandLine) -> None:
+    everything = cli("--help")
+    assert everything.status == 0
+    assert cli().out == everything.out
+    for command in (
+        "up",
+        "init",
+        "project",
+        "deploy",
+        "deployments",
+        "env",
+        "config",
+        "login",
+        "token",
+        "audit",
+        "schema",
+    ):
+        assert f"\n  {command} " in everything.out
+        ran = cli(command, "-h")
+        assert (ran.status, ran.err) == (0, "")
+        assert ran.out.startswith(f"Usage: branchline {command} ")
+    assert cli("config").status == 0
+    assert cli("config").out.startswith("Usage: branchline config ")
+
+
+def test_the_version(cli: CommandLine) -> None:
+    assert cli("--version").out == f"branchline {__version__}\n"
+
+
+def test_a_fault_of_our_own_is_told_in_words(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("branchline.cli.access.facts", faulty)
+    ran = cli("whoami")
+    assert ran.status == 4
+    assert ran.err.startswith("Error: The command line itself failed: ZeroDivisionError: by zero")
+    assert "Traceback" not in ran.err
+    monkeypatch.setenv("BRANCHLINE_DEBUG", "1")
+    assert "Traceback" in cli("whoami").err
