@@ -140,13 +140,15 @@ def await_ready(part: Part, process: Process | None, log: Path, ending: Event | 
         except NotReady as answer:
             reason = str(answer)
         else:
-            return True
-        if process and process.wait(0):
+            reason = ""
+        if process and process.wait(0):  # also where something answered: it was somebody else then
             raise TimedOut(
                 f"{part.name} ended while it was starting: {process.ending()}.",
                 code="part_not_ready",
                 hint=last_line(log),
             )
+        if not reason:
+            return True
         if time.monotonic() > end:
             raise TimedOut(
                 f"{part.name} was not ready in {part.start_limit:.0f} s: {reason}.",
