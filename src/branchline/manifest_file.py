@@ -84,7 +84,14 @@ def parse(text: str) -> Manifest:
     try:
         manifest = Manifest.model_validate(document.data)
     except ValidationError as error:
-        problems += [_told(document, fault) for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        mistyped = {
+            (*fault["loc"][:-1], _nearest(fault["loc"])) for fault in faults if fault["type"] == "extra_forbidden"
+        }
+        # `servises` is unknown and `services` is missing: one mistake, told once.
+        problems += [
+            _told(document, fault) for fault in faults if fault["type"] != "missing" or fault["loc"] not in mistyped
+        ]
     if problems:
         raise ManifestInvalid(sorted(dict.fromkeys(problems), key=lambda one: (one.line, one.column)))
     return manifest
@@ -169,9 +176,14 @@ def _suggestion(path: Path) -> str:
     known = _keys_at(path[:-1])
     if word in _ELSEWHERE:
         return _ELSEWHERE[word]
-    if near := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"did you mean `{near[0]}`?"
+    if near := _nearest(path):
+        return f"did you mean `{near}`?"
     return f"known here: {', '.join(known)}" if known else ""
+
+
+def _nearest(path: Path) -> str | None:
+    """The known key that an unknown one looks like."""
+    return next(iter(difflib.get_close_matches(str(path[-1]), _keys_at(path[:-1]), n=1, cutoff=0.6)), None)
 
 
 def _keys_at(path: Path) -> list[str]:

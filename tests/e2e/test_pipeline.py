@@ -205,3 +205,50 @@ def test_a_stopped_and_restarted_platform_still_serves(platform: Platform, name:
     assert platform.version(name) == "1"
     done = platform.deploy(name)
     assert done["state"] == "succeeded", platform.log(done["id"])
+
+
+def test_production_moves_by_tag_with_an_identity_of_its_own(platform: Platform, name: str) -> None:
+    rule = '  production: {on: {tag: "v*"}}\n'
+    repository = platform.project(name)
+    repository.change("branchline.yaml", "environments:\n", f"environments:\n{rule}")
+    repository.push("first")
+    assert platform.request(name, ref="develop").json()["environment"] == "develop"
+    repository.git("tag", "v1.0.0")
+    repository.git("push", "--quiet", "origin", "v1.0.0")
+    platform.cli("config", "set", name, "production", "ONLY_PRODUCTION=yes")
+    done = platform.deploy(name, ref="v1.0.0")
+    assert (done["state"], done["environment"]) == ("succeeded", "production"), platform.log(done["id"])
+    assert "ONLY_PRODUCTION" in platform.get(f"production-{name}.localhost").json()["names"]
+    shown = platform.cli("config", "get", name, "production", "ONLY_PRODUCTION", check=False)
+    assert shown.returncode == 3
+    assert "ONLY_PRODUCTION" in platform.cli("config", "list", name, "production").stdout
+    repository.push("a branch that is called like a tag", branch="v2.0.0")
+    answer = platform.request(name, ref="v2.0.0")
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_environment")
+
+
+def test_cancelling_a_deployment(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    repository.change("branchline.yaml", "command: python3 test_app.py", "command: sleep 60")
+    repository.push("tests that never end")
+    number = platform.request(name).json()["id"]
+    platform.stage(number, "test")
+    platform.cli("deployments", "cancel", str(number))
+    done = platform.ended(number, within=20)
+    assert (done["state"], done["failed_stage"]) == ("cancelled", "test")
+    assert platform.version(name) == "1"
+    assert platform.api("POST", f"/deployments/{number}/cancel").status_code == 409
+
+
+def test_newer_pushes_supersede_those_that_wait(platform: Platform, name: str) -> None:
+    repository = live(platform, name)
+    numbers = []
+    for version in ("2", "3", "4"):
+        repository.write({"note": version})
+        repository.change("app.py", f'VERSION = "{int(version) - 1}"', f'VERSION = "{version}"')
+        repository.push(version)
+        numbers.append(platform.request(name).json()["id"])
+    ended = [platform.ended(number) for number in numbers]
+    assert (ended[2]["state"], platform.version(name)) == ("succeeded", "4")
+    assert ended[1]["state"] == "superseded"
+    assert ended[1]["superseded_by"] == numbers[2]

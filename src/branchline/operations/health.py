@@ -61,10 +61,13 @@ class Health:
                     stop.wait(max(0.0, min(watched.due for watched in pending) - self._clock()))
 
     def sick(self, instance: Instance, service: Service) -> str:
-        """What is wrong with an instance right now, in a few words; empty when it is healthy."""
+        """What is wrong with an instance right now, in a few words; empty when it is healthy.
+
+        `it …` means that the container itself ended, rather than that a probe failed.
+        """
         state = self._containers.state(instance)
         if not state.running or state.restarts:
-            return "it ran out of memory" if state.out_of_memory else f"it ended with status {state.exit_code}"
+            return "it ran out of memory" if state.out_of_memory else "it ended"
         check = check_of(service)
         if check is None:
             return ""
@@ -106,10 +109,13 @@ class Health:
                 code="out_of_memory",
                 hint=f"Raise services.{watched.instance.service}.deploy.resources.limits.memory, or use less.",
             )
-        ended = f"with status {state.exit_code}" if state.exit_code is not None else "and is gone"
+        if not state.exists:
+            ended = "was removed by somebody"
+        else:  # Docker forgets the status of a container that it has started again
+            ended = "ended" if state.exit_code is None or state.running else f"ended with status {state.exit_code}"
         said = f"; it last said: {last}" if last else ", without a word"
         raise DeploymentFailed(
-            f"{title} ended {ended} {self._clock() - began:.1f} s after its start{said}"[:500],
+            f"{title} {ended} {self._clock() - began:.1f} s after its start{said}"[:500],
             code="crashed",
             hint="The end of its output is in the log of the stage verify.",
         )
