@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -230,7 +231,7 @@ def test_what_git_is_never_given(url: str) -> None:
 
 def test_roles_grow() -> None:
     ladder = [ROLES[role] for role in (Role.VIEWER, Role.DEVELOPER, Role.MAINTAINER, Role.ADMIN)]
-    assert all(lower < higher for lower, higher in zip(ladder, ladder[1:], strict=False))
+    assert all(lower < higher for lower, higher in pairwise(ladder))
     assert Permission.DEPLOY_PRODUCTION not in ROLES[Role.DEVELOPER]
 
 

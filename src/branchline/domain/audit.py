@@ -14,8 +14,8 @@ class Kind(StrEnum):
     PROJECT_ADDED = "project.added"
     CONFIG_CHANGED = "config.changed"
     ACCESS_REFUSED = "access.refused"
-    TOKEN_CREATED = "token.created"
-    TOKEN_REVOKED = "token.revoked"
+    TOKEN_CREATED = "token.created"  # noqa: S105 a kind of event
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
     DEPLOYMENT_REQUESTED = "deployment.requested"
     DEPLOYMENT_STARTED = "deployment.started"
     DEPLOYMENT_SUPERSEDED = "deployment.superseded"

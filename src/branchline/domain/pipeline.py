@@ -66,7 +66,7 @@ class StageResult:
     skipped: bool = False
 
 
-class StageFailed(Exception):  # noqa: N818 it is an outcome, told by the story, rather than an error
+class StageFailed(Exception):
     """A stage said no, or broke (`broke`): the story goes on with undoing."""
 
     def __init__(self, stage: Stage, failure: Failure, broke: bool) -> None:
