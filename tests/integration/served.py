@@ -55,9 +55,9 @@ def recorded() -> Iterator[Journal]:
 
 
 @contextmanager
-def served(platform: FakePlatform) -> Iterator[str]:
-    """Serve on a free port; gives the address."""
-    listener = bind("127.0.0.1:0")
+def served(platform: FakePlatform, listen: str = "127.0.0.1:0") -> Iterator[str]:
+    """Serve on a free port, or at a given place; gives the address."""
+    listener = bind(listen)
     server = WebServer(Server(platform, KEY))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
