@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from branchline.settings import Settings
 from branchline.stack import first_start, plan
 from branchline.stack.keeper import FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Backoff
 from branchline.stack.ledger import Entry, Ledger, State
+from branchline.stack.logs import rotate
+from branchline.stack.openbao import OpenBao
 from branchline.stack.part import External, NotReady, Part
 from branchline.stack.process import Command, Identity, Process
 from branchline.stack.supervisor import Supervisor, hold, in_order
@@ -314,6 +317,49 @@ def test_a_server_with_a_url_is_external(layout: Layout) -> None:
     }
     assert isinstance(parts["openbao"], External)
     assert "secret" not in str(vars(parts["postgres-platform"]))
+
+
+def test_large_logs_are_copied_away_and_emptied(layout: Layout) -> None:
+    log = layout.log / "server.log"
+    for text in ("oldest\n", "older\n", "old\n"):
+        with log.open("a") as file:  # as a part has it open: for appending
+            file.write(text)
+        rotate(layout.log, largest=3, kept=2)
+    with log.open("a") as file:
+        file.write("new")
+    rotate(layout.log, largest=3, kept=2)
+    found = {path.name: path.read_text() for path in layout.log.iterdir()}
+    assert found == {"server.log": "new", "server.log.1": "old\n", "server.log.2": "older\n"}
+
+
+def test_what_openbao_writes_down_is_renamed_and_it_is_told(layout: Layout) -> None:
+    part = OpenBao(layout, None, largest_audit=5)
+    audit = layout.home / "openbao" / "audit.jsonl"
+    audit.parent.mkdir()
+    told: list[int] = []
+    audit.write_text("tiny")
+    part.tend(told.append)
+    assert told == []
+    audit.write_text("large enough")
+    part.tend(told.append)
+    assert told == [signal.SIGHUP]
+    assert (audit.parent / "audit.jsonl.1").read_text() == "large enough"
+
+
+def test_somebody_elses_platform_is_left_alone(layout: Layout) -> None:
+    nobody = 65534
+    for folder in (layout.home, layout.home.parent, layout.home.parent.parent):
+        folder.chmod(0o711)
+    parts = layout.run / "parts"
+    parts.chmod(0o700 if os.geteuid() == 0 else 0)
+    code = (
+        "import os, pwd; from pathlib import Path; from branchline.stack.ledger import Ledger\n"
+        f"if os.geteuid() == 0: os.setuid({nobody})\n"
+        f"Ledger(Path({str(layout.run)!r}))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    parts.chmod(0o700)
+    assert child.stderr.strip().splitlines()[-1].startswith("branchline.domain.errors.Refused")
 
 
 # --- the first start -------------------------------------------------------------------------------------------------

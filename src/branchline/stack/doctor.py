@@ -71,7 +71,10 @@ def _supervisor(status: PlatformStatus) -> Finding:
 
 
 def _parts(status: PlatformStatus) -> Iterator[Finding]:
+    stopped = status.supervisor is None and not any(part.pid for part in status.parts)
     for part in status.parts:
+        if stopped and not part.well:
+            continue  # said once, of the supervisor
         if part.well:
             note = f", started anew {part.restarts} times" if part.restarts > 1 else ""
             yield Finding(part.name, True, f"{part.state} at {part.endpoint}{note}")

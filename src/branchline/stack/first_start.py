@@ -63,7 +63,8 @@ def establish(home: Path, taken: Iterable[IPv4Network] = (), preferred: Ports = 
     """Make the home with its folders and keys, or complete one that a crash left half made; return its layout.
 
     `taken` are networks that the platform must keep away from, besides the machine's own routes.
-    Raises BadInput: `home_too_long`, `home_unreachable`, `no_server_user`; PlatformBroke: `no_addresses`, `no_ports`.
+    Raises BadInput: `home_too_long`, `home_unreachable`, `home_not_writable`, `no_server_user`; PlatformBroke:
+    `no_addresses`, `no_ports`.
     """
     user = account()
     home = home.resolve()
@@ -73,8 +74,15 @@ def establish(home: Path, taken: Iterable[IPv4Network] = (), preferred: Ports = 
             code="home_too_long",
             hint="Name a shorter one with BRANCHLINE_HOME: sockets lie in it, and their paths are limited.",
         )
-    _make_folders(home, user)
-    _make_keys(home / "keys", user)
+    try:
+        _make_folders(home, user)
+        _make_keys(home / "keys", user)
+    except PermissionError as error:
+        raise BadInput(
+            f"This user may not write {error.filename or home}.",
+            code="home_not_writable",
+            hint="Name a home of your own with BRANCHLINE_HOME, or run this as the user that the platform belongs to.",
+        ) from None
     if (home / "stack.json").exists():
         return Layout.load(home)
     layout = Layout(home, instance_name(home), choose_subnet(home, [*taken, *routes()]), choose_ports(preferred))

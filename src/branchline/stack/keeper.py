@@ -102,6 +102,11 @@ class Keeper(Thread):
         elif command := self.part.command():
             self._process = Process.find(command)
 
+    def tend(self) -> None:
+        """Let the part keep in order what it writes."""
+        if (process := self._process) and self.ready.is_set():
+            self.part.tend(process.signal)
+
     @property
     def reason(self) -> str:
         """Why it is not ready, as far as is known."""

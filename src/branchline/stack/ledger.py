@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from branchline.domain.errors import Refused
 from branchline.stack import files
 from branchline.stack.process import Identity
 
@@ -50,8 +52,17 @@ class Ledger:
     """One small file a part, written in one move."""
 
     def __init__(self, run: Path) -> None:
-        """`run` is the folder of the home that holds what changes from start to start."""
+        """`run` is the home's folder for what changes from start to start.
+
+        Raises Refused (`not_your_platform`) where another user's platform is in it.
+        """
         self._folder = run / "parts"
+        if self._folder.exists() and not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+            raise Refused(
+                f"The platform in {run.parent} belongs to {self._folder.owner()}.",
+                code="not_your_platform",
+                hint=f"Run this as {self._folder.owner()}.",
+            )
 
     def write(self, entry: Entry) -> None:
         """Keep the entry in place of the part's earlier one."""

@@ -18,11 +18,18 @@ def rotate(folder: Path, largest: int = LARGEST_LOG, kept: int = KEPT) -> None:
     for log in folder.glob("*.log"):
         if log.is_symlink() or log.stat().st_size <= largest:
             continue
-        for number in range(kept, 1, -1):
-            younger = log.with_name(f"{log.name}.{number - 1}")
-            if younger.exists():
-                younger.replace(log.with_name(f"{log.name}.{number}"))
-        copy = log.with_name(f"{log.name}.1")
+        copy = log.with_name(f"{log.name}.0")
+        copy.touch(mode=0o600)
         shutil.copyfile(log, copy)
-        copy.chmod(0o600)
         os.truncate(log, 0)
+        shift(copy, kept, log.name)
+
+
+def shift(file: Path, kept: int, name: str = "") -> None:
+    """Rename `file` to `NAME.1` (default: its own name), after `NAME.1` to `NAME.2` and so on; the oldest goes."""
+    name = name or file.name
+    for number in range(kept, 1, -1):
+        younger = file.with_name(f"{name}.{number - 1}")
+        if younger.exists():
+            younger.replace(file.with_name(f"{name}.{number}"))
+    file.replace(file.with_name(f"{name}.1"))

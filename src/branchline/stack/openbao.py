@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal as signals
+from collections.abc import Callable
 
 from branchline.layout import Layout
 from branchline.stack import binaries, files
 from branchline.stack.asking import ask
+from branchline.stack.logs import shift
 from branchline.stack.openbao_rules import arrange, fingerprint, operator_requests
 from branchline.stack.part import NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
+
+LARGEST_AUDIT = 100_000_000
+KEPT_AUDITS = 10
+"""A read of config takes 3 kB of it: eleven files of this size hold some 350 000 reads."""
 
 
 class OpenBao(Part):
@@ -22,12 +29,14 @@ class OpenBao(Part):
 
     name = "openbao"
 
-    def __init__(self, layout: Layout, user: User | None) -> None:
+    def __init__(self, layout: Layout, user: User | None, largest_audit: int = LARGEST_AUDIT) -> None:
         self._layout = layout
         self._address = f"127.0.0.1:{layout.ports.openbao}"
         self._user = user
         self._folder = layout.home / "openbao"
         self._made = self._folder / "made"
+        self._audit = self._folder / "audit.jsonl"
+        self._largest_audit = largest_audit
 
     @property
     def endpoint(self) -> str:
@@ -61,6 +70,12 @@ class OpenBao(Part):
         arrange(self._address, self._layout)
         files.write(self._made, wanted)
 
+    def tend(self, signal: Callable[[signals.Signals], None]) -> None:
+        if self._audit.stat().st_size <= self._largest_audit:
+            return
+        shift(self._audit, KEPT_AUDITS)
+        signal(signals.SIGHUP)  # it goes on in the old file until then, so no line is lost
+
     def _configuration(self) -> str:
         ports = self._layout.ports
         return f"""\
@@ -83,7 +98,7 @@ seal "static" {{
 }}
 audit "file" "main" {{
   options {{
-    file_path = {_text(self._folder / "audit.jsonl")}
+    file_path = {_text(self._audit)}
     mode = "0600"
   }}
 }}

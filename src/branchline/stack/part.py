@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
+import signal as signals
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -34,7 +34,7 @@ class Part(ABC):
     external = False
     has_process = True
     owns_children = True
-    stop_signal = signal.SIGTERM
+    stop_signal = signals.SIGTERM
     stop_limit = 10.0
     start_limit = 60.0
     patience: float | None = None
@@ -60,6 +60,9 @@ class Part(ABC):
 
     def settle(self) -> None:  # noqa: B027
         """Give the server what only a running server takes, such as roles. Raises NotReady to be asked again."""
+
+    def tend(self, signal: Callable[[signals.Signals], None]) -> None:  # noqa: B027
+        """Keep in order what it writes; called every few seconds while it runs, with a way to signal it."""
 
     def occupied(self) -> str:
         """Why it must be left running when the platform stops, in a few words; empty where it may be stopped."""
@@ -105,8 +108,8 @@ class Running:
     def kill(self) -> None:
         """SIGKILL it and wait for its end."""
         if self.process:
-            self.process.signal(signal.SIGKILL)
-            self.process.stop(signal.SIGKILL, 10)
+            self.process.signal(signals.SIGKILL)
+            self.process.stop(signals.SIGKILL, 10)
 
     def stop(self) -> None:
         """Stop it as the supervisor would."""

@@ -22,6 +22,7 @@ from branchline.stack.part import Part
 from branchline.stack.process import Identity
 
 TEND_EVERY = 10.0
+DYING_LIMIT = 10.0
 
 
 class Supervisor:
@@ -51,6 +52,7 @@ class Supervisor:
                 self._serve()
             finally:
                 self._stop()
+                self._say(SUPERVISOR, "everything is stopped")
 
     def clear(self) -> None:
         """Stop what a dead supervisor left running. Raises Conflict (`already_running`) where one lives."""
@@ -80,6 +82,8 @@ class Supervisor:
             if time.monotonic() - tended > TEND_EVERY:
                 tended = time.monotonic()
                 rotate(self._layout.log)
+                for keeper in self._keepers.values():
+                    keeper.tend()
 
     def _stop(self) -> None:
         self._ending.set()
@@ -97,7 +101,6 @@ class Supervisor:
             for thread in stopping:
                 thread.join()
         self._ledger.forget(SUPERVISOR)
-        self._say(SUPERVISOR, "everything is stopped")
 
     def _note(self, state: State, took: float = 0.0) -> None:
         self._ledger.write(Entry(SUPERVISOR, state, identity=Identity.of(os.getpid()), took=took))
@@ -111,20 +114,31 @@ def hold(layout: Layout) -> Iterator[None]:
     """
     handle = os.open(layout.run / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 20, 0).decode().strip()
-            raise Conflict(
-                f"The platform in {layout.home} is already running (process {holder or 'unknown'}).",
-                code="already_running",
-                hint="`branchline status` shows it; `branchline stop` stops it.",
-            ) from None
+        _lock(handle, layout)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, layout: Layout) -> None:
+    end = time.monotonic() + DYING_LIMIT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode().strip()
+        else:
+            return
+        # One that was killed keeps the lock until the last of its threads has ended.
+        if time.monotonic() > end or not holder or Identity.of(int(holder)):
+            raise Conflict(
+                f"The platform in {layout.home} is already running (process {holder or 'unknown'}).",
+                code="already_running",
+                hint="`branchline status` shows it; `branchline stop` stops it.",
+            )
+        time.sleep(0.05)
 
 
 def in_order(parts: Sequence[Part]) -> list[Part]:
