@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 from uuid import uuid4
@@ -19,10 +21,15 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from branchline.domain.access import Role
+from branchline.domain.deployment import State, Trigger
+from branchline.domain.environment import Destination, Tier
 from branchline.layout import Layout, Ports
+from branchline.ports import Revision
 from branchline.server.dashboard.sessions import session_key
 from branchline.settings import Settings
-from branchline.stack.postgres import Postgres
+from branchline.store.database import SqlStore
+from branchline.wire import LogEvent
 from tests.integration.served import eventually
 
 IN_MEMORY = """
@@ -94,6 +101,14 @@ def in_memory(home: Path) -> Iterator[tuple[Process, str]]:
 def lay_out(home: Path, port: int) -> None:
     names = Ports.__dataclass_fields__
     Layout(home, "bl-test", IPv4Network("10.99.0.0/16"), Ports(**dict.fromkeys(names, port))).save()
+
+
+def token_of(store: SqlStore, role: Role) -> str:
+    """A new token in the real store."""
+    token = f"bl_{uuid4().hex}"
+    with store.transaction() as records:
+        records.tokens.add(token[-12:], role, hashlib.sha256(token.encode()).hexdigest())
+    return token
 
 
 def test_the_first_token_is_left_for_the_admin_alone(tmp_path: Path) -> None:
@@ -198,11 +213,12 @@ def test_two_processes_agree_on_one_session_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.stack
-def test_around_the_real_platform(settings: Settings, home_layout: Layout, postgres_platform: Postgres) -> None:
+def test_around_the_real_platform(settings: Settings, home_layout: Layout, sql_store: SqlStore) -> None:
+    # others may have made tokens in this database before, and then the server makes no first one
+    token = token_of(sql_store, Role.ADMIN)
     url = f"http://127.0.0.1:{home_layout.ports.server}"
     with process("-m", "branchline.server.main", home=settings.home) as child:
         eventually(lambda: answers(url), 30)
-        token = (settings.home / "admin.token").read_text().strip()
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as api:
             assert api.get("/api/v1/whoami").json()["role"] == "admin"
             added = api.post("/api/v1/projects", json={"name": "shop", "repository": "/srv/none/shop.git"})
@@ -215,3 +231,49 @@ def test_around_the_real_platform(settings: Settings, home_layout: Layout, postg
         lines = child.said()
         assert child.returncode == 0
     assert not [line for line in lines if line["level"] in {"error", "warning"}]
+
+
+@pytest.mark.stack
+def test_following_a_deployment_of_the_real_platform(
+    settings: Settings, home_layout: Layout, sql_store: SqlStore
+) -> None:
+    with sql_store.transaction() as records:
+        project = records.projects.add(f"followed-{os.getpid()}", "/srv/none.git")
+        environment = records.environments.ensure(project, Destination("develop", Tier.NONPROD))
+        revision = Revision("refs/heads/develop", "a" * 40, "A subject")
+        asked = records.deployments.add(environment, revision, actor="ada", trigger=Trigger.CLI, reason="")
+    delays: list[float] = []
+
+    def carry() -> None:
+        for number in range(20):
+            time.sleep(0.1)
+            sql_store.append_log(asked.id, [(datetime.now(UTC), "build", f"{number} {time.time()}")])
+        with sql_store.transaction() as records:
+            records.deployments.finish(asked.id, State.CANCELLED)
+
+    url = f"http://127.0.0.1:{home_layout.ports.server}"
+    with process("-m", "branchline.server.main", home=settings.home) as child:
+        eventually(lambda: answers(url), 30)
+        headers = {"Authorization": f"Bearer {token_of(sql_store, Role.VIEWER)}"}
+        carrier = threading.Thread(target=carry)
+        carrier.start()
+        with httpx.stream(
+            "GET", f"{url}/api/v1/deployments/{asked.id}/events", headers=headers, trust_env=False, timeout=20
+        ) as stream:
+            told = [LogEvent.model_validate_json(x[6:]) for x in _timed(stream.iter_lines(), delays)]
+        carrier.join()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+    assert [one.line.text.split()[0] for one in told if one.line] == [str(number) for number in range(20)]
+    assert told[-1].end
+    assert told[-1].end.state is State.CANCELLED
+    assert sorted(delays)[10] < 0.3
+
+
+def _timed(lines: Iterator[str], delays: list[float]) -> Iterator[str]:
+    """The data of a stream; notes for each line how long ago it was written."""
+    for line in lines:
+        if line.startswith("data: "):
+            if '"text":"' in line:
+                delays.append(time.time() - float(line.split('"text":"')[1].split()[1].split('"')[0]))
+            yield line
