@@ -116,7 +116,7 @@ def stop_with_environments(settings: Settings, say: Say, then: Callable[[Layout]
     Supervisor(layout, [part for part in parts if not isinstance(part, docker.Engine)], lambda *_: None).clear()
     with contextlib.suppress(NotReady):  # no engine, hence no containers
         if stopped := Environments(layout, settings.docker_host).stop():
-            say("environments", f"{stopped} containers stopped")
+            say("environments", f"{stopped} container{'s' if stopped > 1 else ''} stopped")
     then(layout)
     Supervisor(layout, parts, say).clear()
 
