@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,73 @@ def test_hostile_repositories_are_read_with_care(tmp_path: Path) -> None:
     assert repository.json("package.json") is None
     with pytest.raises(BadInput):
         look(repository)
+
+
+SCRAPS = [
+    "'",
+    '"',
+    "{",
+    "[",
+    ":",
+    "\n",
+    "\x00",
+    "é",
+    "${",
+    "&&",
+    " | ",
+    "- ",
+    "\t",
+    "#",
+    "*x",
+    "<<: ",
+    "-1",
+    "null",
+    "\\",
+    "CMD ",
+    "FROM ",
+]
+
+
+def damaged(text: str, chance: random.Random) -> str:
+    """The text as after an accident."""
+    for _ in range(chance.randint(1, 5)):
+        place = chance.randrange(len(text) + 1)
+        kind = chance.random()
+        if kind < 0.35:
+            text = text[:place] + text[place + chance.randint(1, 8) :]
+        elif kind < 0.75:
+            text = text[:place] + chance.choice(SCRAPS) + text[place:]
+        else:
+            text = "\n".join(chance.sample(text.split("\n"), text.count("\n") + 1))
+    return text
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_in_the_files_a_valid_manifest_comes_out_or_a_clear_no(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    outcomes: set[str] = set()
+    for number in range(60):
+        files = dict(chance.choice(list(SAMPLES.values())))
+        other = chance.choice(list(SAMPLES.values()))
+        files |= {name: other[name] for name in chance.sample(list(other), 1)}
+        files = {name: damaged(text, chance) if chance.random() < 0.5 else text for name, text in files.items()}
+        folder = write(tmp_path / str(number), files)
+        try:
+            draft = look(Repository(folder, frozenset({"main"}), "main"))
+        except BadInput as refused:
+            outcomes.add(refused.code)
+            continue
+        text = manifest(draft)
+        review(text, parse(text), Repository(folder))
+        outcomes.add("written")
+    assert "written" in outcomes
+    assert outcomes <= {"written", "no_dockerfile", "nothing_recognised"}
+
+
+def test_a_procfile_with_nothing_but_a_release(tmp_path: Path) -> None:
+    _, written = drafted(tmp_path, {**PLAIN, "Procfile": "release: ./migrate --now && ./seed\n"})
+    assert written.release == ("sh", "-c", "./migrate --now && ./seed")
+    assert list(written.services) == ["web"]
 
 
 # --- the pieces ------------------------------------------------------------------------------------------------------

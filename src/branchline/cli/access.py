@@ -51,6 +51,8 @@ def login(
 
 def _asked_url() -> str:
     own = own_platform()
+    if own and not sys.stdin.isatty():
+        return own.url
     if not sys.stdin.isatty():
         raise BadInput(
             "The address of the platform is missing.", code="url_missing", hint="`branchline login URL < token-file`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -64,9 +65,13 @@ def deploy(
         )
     body = {"ref": followed, "trigger": Trigger.CLI.value, "reason": reason}
     with connect() as client:
-        answer = client.send(
-            "POST", path("projects", project, "deployments"), body | ({"commit": commit} if commit else {})
-        )
+        try:
+            answer = client.send(
+                "POST", path("projects", project, "deployments"), body | ({"commit": commit} if commit else {})
+            )
+        except KeyboardInterrupt:
+            note(f"\nWhether it was asked for shows `branchline deployments list {project}`.")
+            raise
         asked = client.read(answer, wire.DeploymentView)
         if ref is None and commit is None:
             _warn_of_what_is_not_pushed(asked, checkout.head(here))
@@ -92,7 +97,7 @@ def _follow(client: Client, deployment: wire.DeploymentView, *, json: bool) -> i
     from branchline.cli.progress import Progress  # noqa: PLC0415 after the request has left
     from branchline.cli.watch import watch  # noqa: PLC0415
 
-    if is_terminal(sys.stdout) and not json:
+    if is_terminal(sys.stdout) and not json and not os.environ.get("CI"):
         from branchline.cli.live import LiveProgress  # noqa: PLC0415
 
         progress: Progress = LiveProgress()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,11 +60,16 @@ def init(
     if top and top != folder.resolve():
         where = f"This folder is not the top of its git repository ({top}), where the platform looks for {FILE_NAME}."
         say(f"{paint('  Note:', Style.WARNING, sys.stdout)} {where}")
-    origin = checkout.origin(folder) or "URL"
+    origin = _without_password(checkout.origin(folder)) or "URL"
     say("\nNext:")
     say(f"  git add {' '.join(written)} && git commit -m 'Deploy with Branchline' && git push")
     say(f"  branchline project add {draft.project} --repo {origin}")
     say(f"  branchline deploy {draft.project}")
+
+
+def _without_password(address: str | None) -> str:
+    """A repository's address as it may be shown and given to the platform."""
+    return re.sub(r"^(https?://)[^/@]*@", r"\1", address or "")
 
 
 def _write(file: Path, text: str, *, replace: bool) -> None:

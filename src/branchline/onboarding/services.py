@@ -18,6 +18,7 @@ PROCFILE_PORT = 8000
 _DEVELOPMENT = re.compile(
     r"\brunserver\b|\bnodemon\b|--reload\b|\b(?:npm|yarn|pnpm)(?: run)? (?:dev|watch)\b|\bflask run\b|--debug\b"
 )
+_UNKNOWN = Command(("sh", "-c", "echo 'Set the command of this service in branchline.yaml.'; exit 1"))
 _WEB_NAMES = ("web", "app", "api", "server", "backend", "site", "frontend")
 
 
@@ -34,11 +35,13 @@ def draft_services(
     port = next(
         (number for number in (_first(image), web and web.port, application and application.port) if number), None
     )
-    if processes:
-        _from_procfile(draft, processes, port or PROCFILE_PORT)
+    if "release" in processes:
+        _release(draft, understood(processes["release"], port or PROCFILE_PORT, apart=False), "Procfile")
+    if lasting := {process: line for process, line in processes.items() if process != "release"}:
+        _from_procfile(draft, lasting, port or PROCFILE_PORT)
     else:
         _from_image(draft, image, application, web, compose, port)
-    main = draft.service("web") or (draft.services[0] if draft.services and not processes else None)
+    main = draft.service("web") or (None if lasting else draft.services[0])
     if main:
         main.health_path = next(
             (path for path in (_path(image), web and web.health_path, application and application.health_path) if path),
@@ -67,10 +70,6 @@ def _web_service(own: Sequence[ComposeService]) -> ComposeService | None:
 
 def _from_procfile(draft: Draft, processes: Mapping[str, str], port: int) -> None:
     for process, line in processes.items():
-        if process == "release":
-            draft.release = understood(line, port, apart=False).words
-            draft.because("Procfile", f"the release command is `{shown(draft.release)}`")
-            continue
         command = understood(line, port)
         if process == "web":
             _add(draft, "web", command, port_in(command.words) or port, "Procfile")
@@ -102,15 +101,12 @@ def _from_image(
         chosen = commands[0]
         draft.advise(f"`{shown(chosen[0].words)}` is for development: let {name} run a server that is made to last.")
     if chosen is None and image and image.entrypoint:
-        chosen = Command(image.entrypoint), where
+        chosen = settled(image.entrypoint, port), where
         draft.advise(
             f"{where} has an ENTRYPOINT and no CMD. A service's command is put behind the ENTRYPOINT, as in Compose: "
             "turn the ENTRYPOINT into a CMD."
         )
-    if chosen is None:
-        draft.advise(f"What {name} runs was not found: fill in its `command`.")
-        chosen = Command(("sh", "-c", "echo 'set the command of this service in branchline.yaml'; exit 1")), ""
-    command, source = chosen
+    command, source = chosen or (Command(()), "")
     _add(draft, name, command, port_in(command.words) or port, source)
     if draft.services[-1].port is None:
         draft.advise(f"No port was found, so {name} gets no requests: give it `port` and `routes` if it should.")
@@ -123,17 +119,24 @@ def _from_compose(draft: Draft, service: ComposeService, compose: Compose | None
         return
     command = settled(service.command, service.port)
     if is_migration(command.words):
-        if draft.release is None:
-            draft.release = command.words
-            draft.because(f"{source}, service {service.name}", f"the release command is `{shown(command.words)}`")
+        _release(draft, command, f"{source}, service {service.name}")
     elif _DEVELOPMENT.search(shown(command.words)):
         draft.advise(f"The service {service.name} of {source} is for development and was left out.")
     else:
         _add(draft, slug(service.name), command, None, source)
 
 
+def _release(draft: Draft, command: Command, source: str) -> None:
+    if draft.release is None and command.usable:
+        draft.release = command.words
+        draft.because(source, f"the release command is `{shown(command.words)}`")
+
+
 def _add(draft: Draft, name: str, command: Command, port: int | None, source: str) -> None:
     """Add a service; one with a port gets the requests, as long as no other does."""
+    if not command.usable:
+        draft.advise(f"What {name} runs was not found: fill in its `command`.")
+        command, source = _UNKNOWN, ""
     routes = ["/"] if port and not any(service.routes for service in draft.services) else []
     draft.services.append(ServiceDraft(name, command.words, port, routes, variables=dict(command.variables)))
     for words in command.first:

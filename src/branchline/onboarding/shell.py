@@ -31,9 +31,9 @@ class Command:
     """Migrations that stood before it, to run once per deployment."""
 
     @property
-    def needs_shell(self) -> bool:
-        """Whether the words are a shell with a script."""
-        return is_shell(self.words)
+    def usable(self) -> bool:
+        """Whether there is anything to run."""
+        return bool(self.words and self.words[0])
 
 
 def is_shell(words: Words) -> bool:
@@ -64,6 +64,7 @@ def has_shell_features(text: str) -> bool:
 
 def understood(text: str, port: int | None, *, apart: bool = True) -> Command:
     """Turn a line for a shell into a command. `$PORT` becomes the port; `apart`: migrations before `&&` come apart."""
+    text = text.replace("\x00", "")
     if port is not None:
         text = _PORT.sub(str(port), text)
     parts = [part.strip() for part in re.split(r"\s*&&\s*", text.strip())]
@@ -88,6 +89,7 @@ def understood(text: str, port: int | None, *, apart: bool = True) -> Command:
 
 def settled(words: Words, port: int | None) -> Command:
     """The same for a list of words; `sh -c` is opened where it turns out that no shell is needed."""
+    words = tuple(word.replace("\x00", "") for word in words)
     if is_shell(words) and len(words) == 3:
         return understood(words[2], port)
     if port is not None:

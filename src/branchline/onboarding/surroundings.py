@@ -57,7 +57,7 @@ def draft_tests(draft: Draft, application: Application | None, stages: Sequence[
     if stage:
         own = next(one.command for one in stages if one.name == stage)
         running = running_stage(draft, stages)
-        if own and running and own != running.command:
+        if own and running and own != running.command and settled(own, None).usable:
             command = settled(own, None).words
         if command:
             draft.test = TestDraft(command, stage)
