@@ -17,7 +17,7 @@ import pytest
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.caddy_config import NO_ANSWER, UNKNOWN_HOST, UNKNOWN_PATH
 from branchline.domain.environment import Environment
-from branchline.domain.errors import PlatformBroke
+from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.ports import Route, Traffic
 from branchline.settings import Settings
 from tests.contract.proxy_worlds import CaddyWorld, hostname, new_environment, wait_until
@@ -90,6 +90,13 @@ def test_hostnames_are_the_same_however_they_are_spelt(
     assert world.ask(spelling.format(case(hostname(environment))))
 
 
+@pytest.mark.parametrize("name", ["../x", "", "a/b", ".", "..", "a b", "a{b}", "*", "x" * 300])
+def test_nothing_but_a_hostname_names_a_file(world: CaddyWorld, name: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        world.proxy.switch(new_environment(), [name], [Route("/", ("10.0.0.1:80",))])
+    assert caught.value.code == "bad_hostname"
+
+
 @pytest.mark.parametrize("host", ["..", ".", "*", "live", "x" * 300, "-", "a.b..", "[::1]:80"])
 def test_strange_hostnames_lead_nowhere(world: CaddyWorld, environment: Environment, host: str) -> None:
     assert world.get(host).status == 404
@@ -152,6 +159,7 @@ def test_the_logs_hold_no_headers_and_no_query(world: CaddyWorld, environment: E
     seen = [(entry["request"]["method"], entry["request"]["uri"], entry["status"]) for entry in entries]
     assert seen == [("GET", "/status/201", 201), ("GET", "/crash", 502)]
     assert all(0 < entry["duration"] < 5 for entry in entries)
+    assert "EOF" in entries[1]["reason"]
     written = log.read_text() + (world.layout.log / "caddy.log").read_text()
     assert "s3cret" not in written
     assert stat.S_IMODE(log.stat().st_mode) & 0o077 == 0

@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import Server, ServerConnection, serve
 
+from branchline.adapters.caddy_config import UNKNOWN_HOST
 from branchline.ports import Route
 from tests.contract.proxy_worlds import CaddyWorld, hostname, new_environment, wait_until
 
@@ -136,10 +137,24 @@ def test_requests_wait_for_a_target_that_comes_back(world: CaddyWorld) -> None:
     environment = new_environment()
     dead, alive = world.dead_target(), world.target()
     world.proxy.switch(environment, [hostname(environment)], [Route("/", (dead,))])
-    mend = threading.Timer(0.7, world.proxy.switch, (environment, [hostname(environment)], [Route("/", (alive,))]))
-    mend.start()
-    assert world.ask(hostname(environment)) == alive
-    mend.join()
+    with later(0.7, lambda: world.proxy.switch(environment, [hostname(environment)], [Route("/", (alive,))])):
+        assert world.ask(hostname(environment)) == alive
+
+
+def test_a_request_that_waits_for_a_removed_environment_is_told_so(world: CaddyWorld) -> None:
+    environment = new_environment()
+    world.proxy.switch(environment, [hostname(environment)], [Route("/", (world.dead_target(),))])
+    with later(0.7, lambda: world.proxy.switch(environment, [], [])):
+        answer = world.get(hostname(environment))
+    assert (answer.status, answer.body.decode()) == (404, UNKNOWN_HOST)
+
+
+@contextmanager
+def later(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    yield
+    timer.join()
 
 
 # --- what lasts long -------------------------------------------------------------------------------------------------

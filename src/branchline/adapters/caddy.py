@@ -12,7 +12,7 @@ from branchline.adapters.caddy_config import MAX_DEPTH, MAX_TARGETS
 from branchline.adapters.caddy_log import AccessLog
 from branchline.adapters.caddy_routes import RoutesFolder
 from branchline.domain.environment import Environment
-from branchline.domain.errors import DeploymentFailed, Unreachable
+from branchline.domain.errors import BadInput, DeploymentFailed, Unreachable
 from branchline.domain.manifest import MAX_ROUTES
 from branchline.layout import Layout
 from branchline.ports import Route, Traffic
@@ -21,7 +21,7 @@ from branchline.settings import Settings
 MAX_NAME_BYTES = 255
 """The length of a file's name, which the targets of a prefix must fit into."""
 
-_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _TARGET = re.compile(r"[A-Za-z0-9._:\[\]-]+:[0-9]+")
 
 
@@ -39,7 +39,8 @@ class CaddyProxy:
         """Send all traffic of these hostnames to these routes, in one atomic move; no request is lost.
 
         The longest prefix wins. Raises Conflict (`hostname_taken`) where another environment has one of the
-        hostnames, DeploymentFailed (`too_many_routes`, `route_too_deep`) for more than the proxy can carry.
+        hostnames, DeploymentFailed (`too_many_routes`, `route_too_deep`) for more than the proxy can carry, BadInput
+        (`bad_hostname`) for what cannot be a hostname.
         """
         if not routes:
             self._folder.remove(environment.key)
@@ -107,10 +108,14 @@ def _plan(routes: Sequence[Route]) -> dict[str, list[str]]:
 
 
 def _checked(hostname: str) -> str:
-    """Hostnames name files here, so nothing else may come in."""
-    if not _HOSTNAME.fullmatch(hostname):
-        raise ValueError(f"{hostname!r} is no hostname")
-    return hostname
+    """The hostname as the folder names it: nothing but a hostname may name a file there."""
+    if not _HOSTNAME.fullmatch(hostname.lower()):
+        raise BadInput(
+            f"{hostname[:80]!r} cannot be a hostname.",
+            code="bad_hostname",
+            hint="Use letters, digits, '-' and '.': look at the manifest's domains and at BRANCHLINE_DOMAIN.",
+        )
+    return hostname.lower()
 
 
 def _admin_client(address: str) -> httpx.Client:

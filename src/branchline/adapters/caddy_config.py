@@ -14,6 +14,7 @@ Both cost the same however many environments there are, and there is no limit to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from branchline.layout import Layout
@@ -29,6 +30,9 @@ LOG_MEGABYTES = 64
 LOG_FILES = 6
 """The access log is rolled at this size, and so many rolled files are kept."""
 
+PATIENCE = ("500ms", "500ms", "1s", "1s", "2s")
+"""How long a request tries the targets it found before it looks again for what is live."""
+
 ACCESS_LOGGER = "http.log.access.traffic"
 UNKNOWN_HOST = "No environment answers to this hostname.\n"
 UNKNOWN_PATH = "This environment serves nothing under this path.\n"
@@ -36,6 +40,8 @@ NO_ANSWER = "This environment does not answer. Please try again in a moment.\n"
 
 _HOST = "{http.request.host}"
 _FOUND = "{http.matchers.file.relative}"
+_REASON = {"handler": "log_append", "key": "reason", "value": "{http.error.message}"}
+_GIVE_UP = {"handler": "error", "status_code": "{http.error.status_code}", "error": "{http.error.message}"}
 
 
 def document(layout: Layout, settings: Settings) -> dict[str, Any]:
@@ -54,7 +60,7 @@ def document(layout: Layout, settings: Settings) -> dict[str, Any]:
                         "automatic_https": {"disable": True},
                         "logs": {"default_logger_name": ACCESS_LOGGER.rpartition(".")[2]},
                         "routes": _routes(str(layout.routes)),
-                        "errors": {"routes": [{"handle": [_page("{http.error.status_code}", NO_ANSWER)]}]},
+                        "errors": {"routes": [{"handle": [_REASON, _page("{http.error.status_code}", NO_ANSWER)]}]},
                     }
                 },
             }
@@ -67,28 +73,22 @@ def _routes(folder: str) -> list[dict[str, Any]]:
     return [
         {"handle": [{"handler": "headers", "response": {"delete": ["Server"]}}]},
         {"match": [{"header_regexp": {"Host": {"pattern": r"[A-Z]|\.(:|$)"}}}], "handle": [_plain_hostname()]},
-        {
-            "handle": [
-                {
-                    "handler": "subroute",
-                    "routes": _lookup(folder, patience="2s"),
-                    # A switch may have replaced targets while a request was on its way to them. Where no connection
-                    # came about, nothing was sent yet, so the request can ask once more where to go.
-                    "errors": {
-                        "routes": [
-                            {
-                                "match": [{"vars_regexp": {"{http.error.message}": {"pattern": "^dial "}}}],
-                                "handle": [{"handler": "subroute", "routes": _lookup(folder, patience="3s")}],
-                                "terminal": True,
-                            },
-                            {"handle": [{"handler": "error", "status_code": "{http.error.status_code}"}]},
-                        ]
-                    },
-                }
-            ]
-        },
-        {"handle": [_page("404", UNKNOWN_HOST)]},
+        {"handle": [_send(folder, PATIENCE)]},
     ]
+
+
+def _send(folder: str, patience: Sequence[str]) -> dict[str, Any]:
+    """Send a request where it belongs, and ask again where that is while no connection comes about.
+
+    A switch may replace targets while a request is on its way to them. As long as there was no connection, nothing was
+    sent, so that the request can go to the new ones.
+    """
+    handler: dict[str, Any] = {"handler": "subroute", "routes": _lookup(folder, patience[0])}
+    if patience[1:]:
+        unconnected = {"vars_regexp": {"{http.error.message}": {"pattern": "^dial "}}}
+        again = {"match": [unconnected], "handle": [_send(folder, patience[1:])], "terminal": True}
+        handler["errors"] = {"routes": [again, {"handle": [_GIVE_UP]}]}
+    return handler
 
 
 def _plain_hostname() -> dict[str, Any]:
@@ -99,11 +99,11 @@ def _plain_hostname() -> dict[str, Any]:
 
 
 def _lookup(folder: str, patience: str) -> list[dict[str, Any]]:
-    """Find what is live, then the targets; fall through where no environment has the hostname."""
+    """Find what is live, then the targets."""
     hosts = f"{folder}/hosts/{_HOST}"
     segments = [f"{{http.request.uri.path.{number}}}/" for number in range(MAX_DEPTH)]
     live = {
-        "header_regexp": {"Host": {"pattern": "^[a-z0-9.-]+(:[0-9]+)?$"}},
+        "header_regexp": {"Host": {"pattern": "^[a-z0-9._-]+(:[0-9]+)?$"}},
         # With this policy Caddy takes the listing's word for it. The others look for the file once more, and would
         # miss it after a switch in between.
         "file": {"root": f"{hosts}/live/hosts/{_HOST}", "try_files": ["*"], "try_policy": "first_exist_fallback"},
@@ -127,7 +127,8 @@ def _lookup(folder: str, patience: str) -> list[dict[str, Any]]:
             "match": [live],
             "handle": [{"handler": "vars", "live": _FOUND}, {"handler": "subroute", "routes": choose}],
             "terminal": True,
-        }
+        },
+        {"handle": [_page("404", UNKNOWN_HOST)]},
     ]
 
 
