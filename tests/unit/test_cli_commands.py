@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -441,6 +442,16 @@ def test_help_is_there_for_everything(cli: CommandLine) -> None:
         assert ran.out.startswith(f"Usage: branchline {command} ")
     assert cli("config").status == 0
     assert cli("config").out.startswith("Usage: branchline config ")
+
+
+def test_every_command_is_documented(cli: CommandLine) -> None:
+    page = (Path(__file__).parents[2] / "docs/command-line.md").read_text()
+    documented = re.findall(r"`([a-z]+(?: [a-z]+)?)(?=[ `])", page)
+    names = [line.split()[0] for line in cli("--help").out.partition("Commands:\n")[2].splitlines() if line[2:3] != " "]
+    for name in names:
+        inner = cli(name, "--help").out.partition("Commands:\n")[2].splitlines()
+        for one in [f"{name} {line.split()[0]}" for line in inner if line[2:3] != " "] or [name]:
+            assert one in documented, one
 
 
 def test_the_version(cli: CommandLine) -> None:

@@ -56,7 +56,7 @@ def deploy(
 
     The manifest says into which environment it goes.
     """
-    here = Path.cwd()
+    here = Path()
     followed = ref or checkout.current_branch(here)
     if followed is None:
         where = "No branch is checked out here" if checkout.is_repository(here) else "This folder is no git repository"

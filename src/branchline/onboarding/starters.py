@@ -69,7 +69,7 @@ class PythonStarter:
             placeholders = "".join(f"{name}={_placeholder(name)} " for name in self.placeholders)
             lines.append(f"RUN {placeholders}python manage.py collectstatic --noinput")
         lines += [
-            "RUN useradd --uid 10001 --no-create-home app",
+            "RUN useradd --uid 10001 --create-home app",
             "USER app",
             f"EXPOSE {self.port}",
             f"CMD {json.dumps(list(self.command))}",
