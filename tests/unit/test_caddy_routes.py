@@ -60,10 +60,28 @@ def test_what_a_dead_process_left_is_cleaned_up(folder: Path) -> None:
     (half / "hosts").mkdir(parents=True)
     (half / "hosts/b.example").symlink_to("../id")
     (folder / "hosts/b.example").symlink_to("../environments/shop")
-    (folder / "environments/shop/.live.new").symlink_to("nowhere")
+    (folder / "environments/shop/.new").symlink_to("nowhere")
     put(routes, 2)
     assert len(generations(folder)) == 1
     assert [path.name for path in (folder / "hosts").iterdir()] == ["a.example"]
+
+
+def test_the_newest_generation_is_live_even_if_the_clock_was_set_back(folder: Path) -> None:
+    routes = RoutesFolder(folder, keep=0.0)
+    put(routes, 1)
+    live = folder / "environments/shop/live"
+    ahead = live.resolve().rename(folder / "environments/shop/g-8888888888888888888")
+    live.unlink()
+    live.symlink_to(ahead.name)
+    put(routes, 2)
+    assert live.readlink() == Path("g-8888888888888888889")
+    assert routes.read("shop") == {"/": ["10.0.0.2:80"]}
+
+
+def test_the_longest_hostname_fits(folder: Path) -> None:
+    name = ".".join(["x" * 63] * 3 + ["y" * 61])
+    RoutesFolder(folder).put("shop", [name], ROUTES)
+    assert (folder / "hosts" / name / "live" / "hosts" / name).is_dir()
 
 
 def test_a_hostname_that_a_dead_process_claimed_can_be_taken(folder: Path) -> None:

@@ -23,7 +23,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -55,6 +55,7 @@ class RoutesFolder:
             home = self._environments / key
             _open_folder(home)
             live = home / "live"
+            before = _link(live)
             fresh = None
             if _text(live / "routes.json") != text:
                 fresh = _write_generation(home, hostnames, routes, text)
@@ -62,8 +63,10 @@ class RoutesFolder:
                 _point(self._hosts / hostname, f"../environments/{key}")
             if fresh is not None:
                 _point(live, fresh)
-            self._release(key, keep=hostnames)
-            _prune(home, self._keep)
+            over = _over(home, self._keep)
+            self._release(key, {*over, home / before} if before else over, hostnames)
+            for generation in over:
+                shutil.rmtree(generation)
 
     def remove(self, key: str) -> None:
         """Stop answering for an environment and forget it."""
@@ -72,7 +75,7 @@ class RoutesFolder:
             if home.is_dir():
                 (home / "live").unlink(missing_ok=True)
                 _sync(home)
-                self._release(key, keep=())
+                self._release(key, home.glob("g-*"), ())
                 shutil.rmtree(home)
 
     def read(self, key: str) -> dict[str, list[str]]:
@@ -91,11 +94,11 @@ class RoutesFolder:
                     hint=f"Take it away from {owner} first (deploy that without it), or choose another one.",
                 )
 
-    def _release(self, key: str, keep: Sequence[str]) -> None:
-        """Remove the environment's links for hostnames that it had in any generation and that are not kept."""
-        for had in self._environments.joinpath(key).glob("g-*/hosts/*"):
-            link = self._hosts / had.name
-            if had.name not in keep and _link(link) == f"../environments/{key}":
+    def _release(self, key: str, generations: Iterable[Path], keep: Sequence[str]) -> None:
+        """Remove the environment's links for hostnames that it had in these generations and that are not kept."""
+        for hostname in {name for generation in generations for name in _names(generation / "hosts")}.difference(keep):
+            link = self._hosts / hostname
+            if _link(link) == f"../environments/{key}":
                 link.unlink()
 
     @contextmanager
@@ -117,7 +120,8 @@ class RoutesFolder:
 
 def _write_generation(home: Path, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]], text: str) -> str:
     """Write a generation, out of anybody's sight, and return its name."""
-    name = f"g-{time.time_ns()}"
+    # Later than what is live, even after the clock was set back: what has a higher number never went live.
+    name = f"g-{max(time.time_ns(), _number(home / _link(home / 'live')) + 1)}"
     folder = home / name
     for part in ("id", "hosts", "tree"):
         (folder / part).mkdir(parents=True)
@@ -147,27 +151,24 @@ def _leaf(targets: Sequence[str]) -> str:
     return "@" + ",".join(targets)
 
 
-def _prune(home: Path, keep: float) -> None:
-    """Remove generations that were replaced a while ago, and those that never went live since a process died."""
+def _over(home: Path, keep: float) -> set[Path]:
+    """Generations that were replaced longer ago than this, and those that never went live since a process died."""
     live = home / _link(home / "live")
-    generations = sorted(home.glob("g-*"), key=_number)
-    for generation, successor in pairwise(generations):
-        if generation != live and time.time_ns() - _number(successor) > keep * 1e9:
-            shutil.rmtree(generation)
-    for generation in generations:
-        if _number(generation) > _number(live):
-            shutil.rmtree(generation)
+    generations = sorted((home / name for name in _names(home) if name.startswith("g-")), key=_number)
+    replaced = {one for one, next_one in pairwise(generations) if time.time_ns() - _number(next_one) > keep * 1e9}
+    unborn = {one for one in generations if _number(one) > _number(live)}
+    return (replaced | unborn) - {live}
 
 
 def _number(generation: Path) -> int:
-    return int(generation.name.removeprefix("g-"))
+    return int(generation.name.removeprefix("g-")) if generation.name.startswith("g-") else 0
 
 
 def _point(link: Path, target: str) -> None:
     """Make the link lead to the target in one move that outlasts a power cut."""
     if _link(link) == target:
         return
-    fresh = link.with_name(f".{link.name}.new")
+    fresh = link.with_name(".new")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
     fresh.replace(link)
@@ -177,6 +178,14 @@ def _point(link: Path, target: str) -> None:
 def _link(link: Path) -> str:
     """Where the link leads to; empty where there is none."""
     return str(link.readlink()) if link.is_symlink() else ""
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except FileNotFoundError:
+        return []
 
 
 def _text(path: Path) -> str:
