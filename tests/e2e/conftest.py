@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from branchline.stack.first_start import instance_name
 from branchline.stack.removal import remove_instance
 from tests.e2e.platform import Platform
 
@@ -20,12 +21,14 @@ def platform() -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix=f"bl-e2e-{os.getpid()}-"))
     home.chmod(0o711)
     running = Platform(home)
-    running.up()
-    yield running
-    running.stop()
-    remove_instance(running.layout.instance)
-    shutil.rmtree(home)
-    shutil.rmtree(running.repositories)
+    try:
+        running.up()
+        yield running
+    finally:
+        running.cli("stop", check=False)
+        remove_instance(instance_name(home))
+        shutil.rmtree(home)
+        shutil.rmtree(running.repositories)
 
 
 @pytest.fixture

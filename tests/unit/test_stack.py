@@ -308,12 +308,14 @@ def test_a_server_with_a_url_is_external(layout: Layout) -> None:
         database_url="postgresql://platform:secret@db.example.com:6432/platform",
         vault_url="https://vault.example.com",
         registry="registry.example.com/team",
+        caddy_admin="unix//run/caddy.sock",
     )
     parts = {part.name: part for part in plan.servers(settings, layout, None)}
     assert {name: part.endpoint for name, part in parts.items() if part.external} == {
         "postgres-platform": "db.example.com:6432",
         "openbao": "vault.example.com:443",
         "registry": "registry.example.com:443",
+        "caddy": "unix//run/caddy.sock",
     }
     assert isinstance(parts["openbao"], External)
     assert "secret" not in str(vars(parts["postgres-platform"]))

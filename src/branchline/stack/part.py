@@ -74,19 +74,24 @@ class External(Part):
 
     external = True
 
-    def __init__(self, name: str, host: str, port: int) -> None:
+    def __init__(self, name: str, address: tuple[str, int] | Path) -> None:
         self.name = name
-        self._address = (host, port)
+        self._address = address
 
     @property
     def endpoint(self) -> str:
+        if isinstance(self._address, Path):
+            return f"unix/{self._address}"
         return f"{self._address[0]}:{self._address[1]}"
 
     def command(self) -> None:
         return None
 
     def check(self) -> None:
-        check_port(*self._address)
+        if isinstance(self._address, Path):
+            check_socket(self._address)
+        else:
+            check_port(*self._address)
 
 
 class Running:
@@ -159,6 +164,16 @@ def await_ready(part: Part, process: Process | None, log: Path, ending: Event | 
                 hint=last_line(log),
             )
     return False
+
+
+def check_socket(path: Path) -> None:
+    """Raise NotReady unless something accepts connections at this Unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            raise NotReady(f"{path}: {error.strerror or error}") from None
 
 
 def check_port(host: str, port: int, limit: float = 2.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -52,7 +53,10 @@ def _postgres(layout: Layout, cluster: Cluster, user: User | None, url: SecretSt
 
 
 def _external(name: str, url: str) -> Part:
-    """A server by its URL; credentials in it are left out."""
+    """A server by its URL, or its Unix socket as `unix/PATH`; credentials in a URL are left out."""
+    if url.startswith("unix/"):
+        return External(name, Path(url.removeprefix("unix/")))
     ports = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432, "": 443}
     parts = urlsplit(url)
-    return External(name, parts.hostname or "127.0.0.1", parts.port or ports.get(parts.scheme.partition("+")[0], 443))
+    port = parts.port or ports.get(parts.scheme.partition("+")[0], 443)
+    return External(name, (parts.hostname or "127.0.0.1", port))
