@@ -91,7 +91,10 @@ class Deployments(Protocol):
         """Newest first."""
 
     def ask_to_cancel(self, deployment: int) -> None:
-        """Note the wish; whoever runs the deployment sees it."""
+        """Note the wish; whoever runs the deployment sees it.
+
+        Until the transaction ends nobody claims the deployment, and none of its stages begins.
+        """
 
     def claim(self, tier: Tier, runner: str) -> Deployment | None:
         """Take the next queued deployment: none whose environment is busy, projects with fewer running ones first."""

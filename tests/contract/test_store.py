@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from branchline.domain.access import Role
+from branchline.domain.access import Actor, Role
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
@@ -16,8 +17,12 @@ from branchline.domain.errors import Conflict, NotFound
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
+from branchline.operations.gate import Gate
+from branchline.operations.requests import Deployments
+from branchline.operations.views import Views
 from branchline.ports import Revision
 from branchline.records import Store
+from tests.fakes.source import FakeSource
 from tests.fakes.store import MemoryStore
 
 MANIFEST = Manifest.model_validate({"project": "shop", "services": {"web": {"command": "run"}}})
@@ -256,3 +261,63 @@ def test_logs_come_back_as_they_were_written(store: Store, project: Project) -> 
     rest = store.read_log(asked.id, first[-1].seq, 10)
     assert [line.text for line in first + rest] == [f"line {number} ü ␀" for number in range(5)]
     assert store.log_size(asked.id) == sum(len(line.text) for line in first + rest)
+
+
+# --- two at once ---
+
+
+def beside(work: Callable[[], object]) -> threading.Thread:
+    """Do something in another thread, and give it time to run into what is locked."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(0.3)
+    return thread
+
+
+def test_requests_for_one_environment_stand_in_line(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    revision = Revision("refs/heads/develop", "a" * 40, "subject")
+    superseded: list[list[int]] = []
+
+    def ask() -> Deployment:
+        with store.transaction() as records:
+            new = records.deployments.add(place, revision, actor="ada", trigger=Trigger.CLI, reason="")
+            superseded.append(records.deployments.supersede(new))
+            return new
+
+    with store.transaction() as records:
+        first = records.deployments.add(place, revision, actor="bob", trigger=Trigger.CLI, reason="")
+        records.deployments.supersede(first)
+        second = beside(ask)
+    second.join()
+    assert superseded == [[first.id]]
+
+
+def test_what_a_runner_claims_meanwhile_is_asked_to_stop_not_ended(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    people = Deployments(store, Gate(store), Views(str), FakeSource(), "test")
+    ada = Actor("ada", "token ada", Role.ADMIN)
+    with store.transaction() as records:
+        while (claimed := records.deployments.claim(Tier.NONPROD, "runner-1")) is not None and claimed.id != asked.id:
+            pass
+        assert claimed
+        cancelling = beside(lambda: people.cancel(ada, asked.id))
+    cancelling.join()
+    with store.transaction() as records:
+        about = records.deployments.get(asked.id)
+    assert (about.state, about.cancel_requested) == (State.RUNNING, True)
+
+
+def test_no_stage_begins_while_somebody_cancels(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+
+    def begin() -> None:
+        with store.transaction() as records:
+            records.deployments.begin_stage(asked.id, Stage.SWITCH)
+
+    with store.transaction() as records:
+        records.deployments.ask_to_cancel(asked.id)
+        beginning = beside(begin)
+        assert beginning.is_alive()
+        assert records.deployments.stages(asked.id) == []
+    beginning.join()

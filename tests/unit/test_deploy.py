@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,8 +100,8 @@ class World:
                 worktree=lambda deployment: self.folder / str(deployment),
                 builds_at_once=1,
             ),
-            Launch(self.store, self.images, self.containers, self.databases, variables, health),
-            TrafficShift(self.store, self.containers, self.proxy, health),
+            Launch(self.store, self.images, self.containers, self.databases, variables, health, domain="test"),
+            TrafficShift(self.store, self.containers, self.proxy, health, domain="test"),
             runner=name,
             log_limit=100_000,
             report_fault=lambda _incident, trace: self.faults.append(trace),
@@ -475,3 +476,172 @@ def test_a_context_that_leads_out_of_the_repository_is_refused(world: World) -> 
     done = world.deployment(asked.id)
     assert done.failure
     assert (done.failed_stage, done.failure.code) == (Stage.BUILD, "context_outside")
+
+
+# --- secrets in what containers say ---
+
+
+def test_last_words_hold_no_secrets(world: World) -> None:
+    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+
+    def crash(instance, check):
+        world.containers.crash(instance, 3, said="cannot use very-secret-value\x00")
+        return False, "connection refused"
+
+    world.probes.probe = crash
+    done = world.deploy()
+    with world.store.transaction() as records:
+        notes = [record.note for record in records.deployments.stages(done.id)]
+    assert done.failure
+    assert "cannot use [hidden]" in done.failure.sentence
+    told = f"{done.failure} {notes} {world.log(done.id)} {world.store.tables.events}"
+    assert "very-secret-value" not in told
+    assert "\x00" not in done.failure.sentence
+
+
+def test_a_probe_that_prints_a_secret(world: World) -> None:
+    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.containers.programs["beat"] = fails("cannot use very-secret-value")
+    done = world.deploy()
+    assert done.failure
+    assert "cannot use [hidden]" in done.failure.sentence
+
+
+@pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.WATCH])
+def test_a_runner_that_goes_on_hides_the_same_secrets(world: World, stage: Stage) -> None:
+    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    asked, durable = world.push(), FakeDurable()
+    durable.die_before = stage
+    with dying(durable):
+        world.runner("runner-1").run(asked.id, durable)
+    for one in world.containers.instances(world.environment):
+        world.containers.crash(one, 3, said="cannot use very-secret-value")
+    world.runner("runner-2").run(asked.id, durable)
+    assert "cannot use [hidden]" in world.log(asked.id)
+    assert "very-secret-value" not in world.log(asked.id)
+
+
+# --- outages ---
+
+
+def test_no_story_breaks_over_its_bookkeeping(world: World) -> None:
+    pull = world.images.pull
+
+    def while_the_database_goes_away(*words):
+        world.store.away = True
+        threading.Timer(0.3, lambda: setattr(world.store, "away", False)).start()
+        return pull(*words)
+
+    world.images.pull = while_the_database_goes_away
+    assert world.deploy().state is State.SUCCEEDED
+    assert world.faults == []
+
+
+def test_an_outage_that_outlasts_the_stage_is_no_fault_of_the_project(world: World) -> None:
+    def away(*_words):
+        raise PlatformBroke("The registry does not answer.", code="registry_unreachable")
+
+    world.images.pull = away
+    done = world.deploy(MANIFEST + "timeouts: {prepare: 300ms}\n")
+    assert done.failure
+    assert (done.state, done.failure.code) == (State.BROKEN, "registry_unreachable")
+
+
+# --- undoing, when the world has changed ---
+
+
+SICK = ((True, "HTTP 200"), (True, "HTTP 200"), (False, "HTTP 503"))
+
+
+def test_undoing_gives_back_the_hostnames_of_before(world: World) -> None:
+    before = world.deploy(MANIFEST.replace("branch: develop}}", "branch: develop}, domains: [www.shop.test]}"))
+    assert len(world.proxy.targets("www.shop.test")) == 2
+    world.probes.answer("web", *SICK)
+    done = world.deploy()
+    assert done.state is State.UNDONE
+    assert len(world.proxy.targets("www.shop.test")) == 2
+    assert world.serving() == {before.id}
+    with world.store.transaction() as records:
+        assert records.environments.hostnames(world.environment) == [HOST, "www.shop.test"]
+
+
+def test_undoing_does_without_a_hostname_that_somebody_took(world: World) -> None:
+    before = world.deploy(MANIFEST.replace("branch: develop}}", "branch: develop}, domains: [www.shop.test]}"))
+    world.probes.answer("web", *SICK)
+    switch = world.proxy.switch
+
+    def then_somebody_takes_it(environment: Environment, hostnames, routes) -> None:
+        world.proxy.switch = switch
+        switch(environment, hostnames, routes)
+        with world.store.transaction() as records:
+            other = records.environments.ensure(records.projects.add("other", "/o"), Destination("x", Tier.NONPROD))
+            records.environments.claim_hostnames(other, ["www.shop.test"])
+
+    world.proxy.switch = then_somebody_takes_it
+    done = world.deploy()
+    assert (done.state, world.serving()) == (State.UNDONE, {before.id})
+    assert world.proxy.targets("www.shop.test") == ()
+
+
+def test_a_sick_release_stays_where_nothing_is_left_to_go_back_to(world: World) -> None:
+    before = world.deploy()
+    world.probes.answer("web", *SICK)
+    mark = world.proxy.mark
+
+    def and_somebody_cleans_up() -> int:
+        for one in world.containers.instances(world.environment, before.id):
+            world.containers.lose(one)
+        return mark()
+
+    world.proxy.mark = and_somebody_cleans_up
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage) == (State.FAILED, Stage.WATCH)
+    assert "still live" in done.failure.hint
+    assert world.serving() == {done.id} == {world.live()}
+    assert world.faults == []
+
+
+def test_users_who_have_the_old_release_back_make_it_undone(world: World) -> None:
+    before = world.deploy()
+    world.probes.answer("web", *SICK)
+
+    def refuse(*_words, **_named) -> None:
+        raise PlatformBroke("Docker would not.", code="docker_refused")
+
+    world.containers.stop = refuse
+    done = world.deploy()
+    assert (done.state, world.live(), world.serving()) == (State.UNDONE, before.id, {before.id})
+
+
+def test_a_first_sick_release_promises_nothing_to_go_back_to(world: World) -> None:
+    world.probes.answer("web", *SICK)
+    done = world.deploy()
+    assert done.failure
+    assert "live again" not in done.failure.hint
+
+
+def test_containers_that_vanish_before_the_switch_are_named(world: World) -> None:
+    before = world.deploy()
+    asked, durable = world.push(), FakeDurable()
+    durable.die_before = Stage.SWITCH
+    with dying(durable):
+        world.runner().run(asked.id, durable)
+    for one in world.containers.instances(world.environment, asked.id):
+        world.containers.lose(one)
+    world.runner("runner-2").run(asked.id, durable)
+    done = world.deployment(asked.id)
+    assert done.failure
+    assert (done.state, done.failure.code) == (State.FAILED, "containers_gone")
+    assert world.serving() == {before.id} == {world.live()}
+
+
+def test_the_old_release_drains_for_as_long_as_it_asked(world: World) -> None:
+    world.deploy(MANIFEST.replace("stop_grace_period: 0.2s", "stop_grace_period: 45s"))
+    graces: list[float] = []
+    stop = world.containers.stop
+    world.containers.stop = lambda place, number, grace: graces.append(grace) or stop(place, number, grace)
+    world.deploy(
+        MANIFEST.replace("healthcheck: {command: beat", "stop_grace_period: 1s\n    healthcheck: {command: beat")
+    )
+    assert graces == [45.0]

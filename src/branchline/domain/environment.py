@@ -88,3 +88,9 @@ def short(ref: str) -> str:
 def hostname(environment: str, project: str, domain: str) -> str:
     """The hostname that every environment gets: one label, so that one wildcard certificate covers all."""
     return f"{environment}-{project}.{domain}"
+
+
+def hostnames_of(manifest: Manifest, environment: str, domain: str) -> list[str]:
+    """Every hostname at which a release with this manifest answers in an environment."""
+    rule = manifest.environments.get(environment)
+    return [hostname(environment, manifest.project, domain), *(rule.domains if rule else [])]

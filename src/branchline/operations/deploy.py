@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State
-from branchline.domain.errors import BranchlineError, Cancelled, PlatformBroke, TakenOver
+from branchline.domain.environment import Environment
+from branchline.domain.errors import BranchlineError, Cancelled, DeploymentFailed, PlatformBroke, TakenOver
 from branchline.domain.pipeline import AFTER_SWITCH, TIME_LIMITS, Stage, StageFailed, StageResult, StageState
 from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
 from branchline.operations.pipeline import Pipeline
-from branchline.operations.scene import Scene, StageInterrupt
+from branchline.operations.scene import TIMED_OUT, Scene, StageInterrupt
 from branchline.operations.traffic import TrafficShift
 from branchline.ports import Durable
 from branchline.records import Records, Store
@@ -24,6 +27,11 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 8.0
 _PATIENCE = 120.0
 """Seconds for which a stage keeps trying while a server beneath it does not answer."""
+
+_SHOW_OUTPUT = frozenset({Stage.VERIFY, Stage.WATCH})
+"""Stages that copy what containers say, whose secrets an earlier stage learnt: perhaps in another process."""
+
+_T = TypeVar("_T")
 
 
 class Deploy:
@@ -71,9 +79,8 @@ class Deploy:
 
     @contextmanager
     def _telling(self, deployment: int, durable: Durable) -> Iterator[Telling]:
-        with self.store.transaction() as records:
-            carried = records.deployments.adopt(deployment, self.runner)
-        log = DeploymentLog(self.store, deployment, self.log_limit)
+        carried = _persistently(self.store, lambda records: records.deployments.adopt(deployment, self.runner))
+        log = _persistently(self.store, lambda _: DeploymentLog(self.store, deployment, self.log_limit))
         try:
             yield Telling(self, carried, durable, log)
             self.pipeline.tidy(carried)  # only at the end: who goes on after an interruption may need what is there
@@ -88,13 +95,14 @@ class Telling:
         self._store = deploy.store
         self._runner = deploy.runner
         self._report_fault = deploy.report_fault
+        self._learn_secrets = deploy.launch.learn_secrets
         self._deployment = deployment
         self._durable = durable
         self._log = log
         self._outputs: dict[Stage, Mapping[str, Any]] = {}
-        with self._store.transaction() as records:
-            self._project = records.projects.get(deployment.project)
-            self._environment = records.environments.get(deployment.project, deployment.environment)
+        self._performed: set[Stage] = set()
+        self._project = _persistently(self._store, lambda records: records.projects.get(deployment.project))
+        self._environment = self._environment_now()
 
     def __call__(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> None:
         """Run a stage, or take what it left behind when it ran before; raise StageFailed if it did not go well."""
@@ -114,32 +122,38 @@ class Telling:
         """End a deployment that did not succeed."""
         if failed.failure.code == Cancelled.code:
             self.end(State.CANCELLED, failed)
-        elif failed.stage in AFTER_SWITCH and Stage.UNDO in self._outputs:
+        elif self._environment_now().live_deployment == self._deployment.id:
+            failed.failure = replace(failed.failure, hint=_STILL_LIVE)
+            self.end(State.BROKEN if failed.broke else State.FAILED, failed)
+        elif failed.stage in AFTER_SWITCH:
             self.end(State.UNDONE, failed)
         else:
             self.end(State.BROKEN if failed.broke else State.FAILED, failed)
 
     def end(self, state: State, failed: StageFailed | None = None) -> None:
         """Write down the outcome."""
-        with self._store.transaction() as records:
-            stage, failure = (failed.stage, failed.failure) if failed else (None, None)
+        stage, failure = (failed.stage, failed.failure) if failed else (None, None)
+
+        def write(records: Records) -> None:
             if records.deployments.finish(self._deployment.id, state, stage, failure):
                 detail = {"state": state, "stage": stage, "failure": vars(failure) if failure else None}
                 self._register(records, Kind.DEPLOYMENT_FINISHED, detail)
 
+        _persistently(self._store, write)
+
     def _perform(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> dict[str, Any]:
+        self._performed.add(stage)
         self._log.begin(stage)
-        with self._store.transaction() as records:
-            records.deployments.begin_stage(self._deployment.id, stage)
+        _persistently(self._store, lambda records: records.deployments.begin_stage(self._deployment.id, stage))
         result, failure, broke = StageResult(), None, False
         try:
             result = self._perform_patiently(stage, perform)
         except TakenOver:
             raise
         except PlatformBroke as error:
-            failure, broke = Failure(error.code, error.sentence, error.hint), True
+            failure, broke = self._told(error), True
         except BranchlineError as error:
-            failure = Failure(error.code, error.sentence, error.hint)
+            failure = self._told(error)
         except Exception:  # the story must end well-told, whatever a stage did not foresee
             incident = uuid4().hex[:8]
             self._report_fault(incident, traceback.format_exc())
@@ -155,15 +169,22 @@ class Telling:
         )
         scene = Scene(self._deployment, self._project, self._environment, self._log, stop, self._outputs)
         waited, pause = 0.0, _FIRST_PAUSE
+        stop.check()
         while True:
-            stop.check()
             try:
+                if stage in _SHOW_OUTPUT and Stage.START not in self._performed:
+                    self._learn_secrets(scene)
                 return perform(scene)
             except PlatformBroke as error:
                 if not error.passing or waited >= min(_PATIENCE, limit):
                     raise
                 self._log.write(f"{error.sentence} Trying again in {pause:g} s.")
-            stop.wait(pause)
+                try:
+                    stop.wait(pause)
+                except DeploymentFailed as late:
+                    if late.code != TIMED_OUT:
+                        raise
+                    raise error from late  # not the project was slow: the server never came back
             waited, pause = waited + pause, min(pause * 2, _LONGEST_PAUSE)
 
     def _limit(self, stage: Stage) -> float:
@@ -176,14 +197,46 @@ class Telling:
         if failure:
             state, note = StageState.BROKE if broke else StageState.FAILED, failure.sentence
         else:
-            state, note = StageState.SKIPPED if result.skipped else StageState.PASSED, result.note
-        with self._store.transaction() as records:
+            state = StageState.SKIPPED if result.skipped else StageState.PASSED
+            note = self._log.clean(result.note)
+
+        def write(records: Records) -> None:
             records.deployments.end_stage(self._deployment.id, stage, state, note)
             self._register(records, Kind.STAGE_ENDED, {"stage": stage, "state": state, "note": note})
+
+        _persistently(self._store, write)
+
+    def _told(self, error: BranchlineError) -> Failure:
+        # A container's own words may be in it, and a container knows secrets.
+        return Failure(error.code, self._log.clean(error.sentence), self._log.clean(error.hint))
+
+    def _environment_now(self) -> Environment:
+        about = self._deployment
+        return _persistently(self._store, lambda records: records.environments.get(about.project, about.environment))
 
     def _register(self, records: Records, kind: Kind, detail: dict[str, Any]) -> None:
         about = self._deployment
         records.register.add(AuditEvent(kind, "platform", about.project, about.environment, about.id, detail))
+
+
+_STILL_LIVE = (
+    "Going back did not work either, so this release is still live: see the stage undo in the log. "
+    "Deploy a commit that works."
+)
+
+
+def _persistently(store: Store, write: Callable[[Records], _T]) -> _T:
+    """Try again while the platform's own database is away: no story may break over its bookkeeping."""
+    waited, pause = 0.0, _FIRST_PAUSE
+    while True:
+        try:
+            with store.transaction() as records:
+                return write(records)
+        except PlatformBroke as error:
+            if not error.passing or waited >= _PATIENCE:
+                raise
+        time.sleep(pause)
+        waited, pause = waited + pause, min(pause * 2, _LONGEST_PAUSE)
 
 
 def _internal_fault(stage: Stage, incident: str) -> Failure:

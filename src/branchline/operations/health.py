@@ -81,7 +81,8 @@ class Health:
             log.write(f"The last output of {_title(instance)}:")
         for line in lines:
             log.write(f"  {line}")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        # As it stands in the log: without secrets.
+        return log.last.strip() if any(line.strip() for line in lines) else ""
 
     def _look(self, watched: _Watched, began: float) -> bool:
         check = check_of(watched.service)

@@ -61,6 +61,11 @@ class DeploymentLog:
         with self._lock:
             self._redactor.hide(secret.reveal() for secret in secrets)
 
+    def clean(self, text: str) -> str:
+        """A text without secrets, and without what a database cannot store."""
+        with self._lock:
+            return self._redactor.redact(text.replace("\x00", "␀").encode(errors="replace").decode())
+
     def write(self, line: str) -> None:
         """Add one line."""
         with self._lock:

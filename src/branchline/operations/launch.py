@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from branchline.domain.environment import hostnames_of
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Limits
 from branchline.domain.pipeline import StageResult
@@ -23,6 +24,8 @@ class Launch:
         databases: Databases,
         variables: Variables,
         health: Health,
+        *,
+        domain: str,
     ) -> None:
         self._store = store
         self._images = images
@@ -30,6 +33,7 @@ class Launch:
         self._databases = databases
         self._variables = variables
         self._health = health
+        self._domain = domain
 
     def prepare(self, scene: Scene) -> StageResult:
         """Network, databases, image; pin the config's version and note what is live, once."""
@@ -42,6 +46,9 @@ class Launch:
             records.deployments.note_config(about, newest)
             records.deployments.note_replaces(about)
             noted = records.deployments.get(about)
+            # Once more: a request that came after this deployment's may have claimed others meanwhile.
+            wanted = hostnames_of(scene.manifest, scene.environment.name, self._domain)
+            records.environments.claim_hostnames(scene.environment, wanted)
             hostnames = records.environments.hostnames(scene.environment)
             release = records.releases.get(noted.release or 0)
         image = self._images.pull(release.image, scene.log, scene.stop)
@@ -55,6 +62,10 @@ class Launch:
             },
             note=f"release {release.number}, config version {noted.config_version}",
         )
+
+    def learn_secrets(self, scene: Scene) -> None:
+        """Hide from the log what `prepare` pinned, for a process that goes on where another one stopped."""
+        self._variables.of(scene)
 
     def release_command(self, scene: Scene) -> StageResult:
         """The project's release command, once, in the new image: migrations."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from branchline.domain.access import Actor, Permission, deploy_permission
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Failure, State, Trigger
-from branchline.domain.environment import destination, hostname
+from branchline.domain.environment import destination, hostnames_of
 from branchline.domain.errors import BadInput, Conflict
 from branchline.domain.manifest import FILE_NAME, Manifest
 from branchline.domain.pipeline import Stage
@@ -50,8 +50,7 @@ class Deployments:
         self._gate.require(actor, deploy_permission(place.tier), project=project, environment=place.name)
         with self._store.transaction() as records:
             environment = records.environments.ensure(known, place)
-            names = [hostname(place.name, known.name, self._domain), *manifest.environments[place.name].domains]
-            records.environments.claim_hostnames(environment, names)
+            records.environments.claim_hostnames(environment, hostnames_of(manifest, place.name, self._domain))
             new = records.deployments.add(environment, revision, actor=actor.name, trigger=trigger, reason=reason)
             detail = {"ref": revision.ref, "commit": revision.commit, "trigger": trigger, "reason": reason}
             detail["proof"] = actor.proof
@@ -70,6 +69,7 @@ class Deployments:
         permission = deploy_permission(environment.tier)
         self._gate.require(actor, permission, project=about.project, environment=about.environment)
         with self._store.transaction() as records:
+            records.deployments.ask_to_cancel(deployment)  # first: from here on no runner claims or switches it
             about = records.deployments.get(deployment)
             if about.state.final:
                 raise Conflict(
@@ -83,7 +83,6 @@ class Deployments:
                     code="past_switch",
                     hint="To go back, deploy the commit that was live before.",
                 )
-            records.deployments.ask_to_cancel(deployment)
             kind = Kind.DEPLOYMENT_CANCEL_ASKED
             records.register.add(AuditEvent(kind, actor.name, about.project, about.environment, deployment))
             if about.state is State.QUEUED:

@@ -19,6 +19,8 @@ from branchline.records import Store
 
 _LOOK_EVERY = 0.25
 
+TIMED_OUT = "stage_timed_out"
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -81,7 +83,7 @@ class StageInterrupt:
         if now > self._ends:
             raise DeploymentFailed(
                 f"The stage {self._stage} did not end within its {self._limit:g} s.",
-                code="stage_timed_out",
+                code=TIMED_OUT,
                 hint=f"Its last lines are in the log. The limit is `timeouts.{self._stage}` in the manifest.",
             )
         if now < self._next_look:

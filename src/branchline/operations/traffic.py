@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.errors import DeploymentFailed
+from branchline.domain.environment import hostnames_of
+from branchline.domain.errors import Conflict, DeploymentFailed
 from branchline.domain.manifest import Manifest, Service
 from branchline.domain.pipeline import Stage, StageResult
 from branchline.operations.health import Health, check_of
@@ -27,12 +28,15 @@ class TrafficShift:
         containers: Containers,
         proxy: Proxy,
         health: Health,
+        *,
+        domain: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._containers = containers
         self._proxy = proxy
         self._health = health
+        self._domain = domain
         self._clock = clock
 
     def switch(self, scene: Scene) -> StageResult:
@@ -60,10 +64,10 @@ class TrafficShift:
                 ended = saw.startswith("it ")
                 if saw and (ended or failures[instance.name] >= watch.failures):
                     self._health.show_output(instance, scene.log)
-                    raise _sick(f"{instance.service} {instance.replica} turned sick", saw, passed)
+                    raise _sick(scene, f"{instance.service} {instance.replica} turned sick", saw, passed)
             seen = self._proxy.traffic(scene.hostnames, mark)
             if seen.requests >= watch.requests and seen.errors > watch.errors * seen.requests:
-                raise _sick("too many requests failed", f"{seen.errors} of {seen.requests} with 5xx", passed)
+                raise _sick(scene, "too many requests failed", f"{seen.errors} of {seen.requests} with 5xx", passed)
             scene.stop.wait(max(0.0, min(self._pause(scene), watch.window - passed)))
         seen = self._proxy.traffic(scene.hostnames, mark)
         return StageResult(note=f"{seen.requests} requests, {seen.errors} with 5xx")
@@ -73,7 +77,8 @@ class TrafficShift:
         mine = scene.deployment.id
         old = [one for one in self._containers.instances(scene.environment) if one.deployment != mine]
         targets = [f"{one.address}:{one.port}" for one in old if one.port]
-        grace = self._grace(scene)
+        _, before = self._before(scene)
+        grace = max(_grace(manifest) for manifest in (scene.manifest, before) if manifest)
         waited_since = self._clock()
         scene.stop.wait(_SETTLE)  # a request that the proxy sent off just before the switch shows up now at the latest
         while targets and (busy := self._proxy.in_flight(targets)) and self._clock() - waited_since < grace:
@@ -86,24 +91,43 @@ class TrafficShift:
     def undo(self, scene: Scene) -> StageResult:
         """Put back what was live before, if it is not live still, and remove the new containers."""
         with self._store.transaction() as records:
-            about = records.deployments.get(scene.deployment.id)
-            switched = any(record.name is Stage.SWITCH for record in records.deployments.stages(about.id))
-            before = records.deployments.get(about.replaces) if about.replaces else None
-            manifest = records.releases.get(before.release).manifest if before and before.release else None
+            switched = any(one.name is Stage.SWITCH for one in records.deployments.stages(scene.deployment.id))
+        before, manifest = self._before(scene)
         note = "nothing had changed for users"
         if switched:
-            hostnames = scene.hostnames
             if before and manifest:
-                instances = self._containers.instances(scene.environment, before.id)
-                self._proxy.switch(scene.environment, hostnames, routes(manifest, instances))
-                note = f"deployment {before.id} is live again"
+                back = routes(manifest, self._containers.instances(scene.environment, before))
+                self._proxy.switch(scene.environment, self._reclaim(scene, manifest), back)
+                note = f"deployment {before} is live again"
             else:
-                self._proxy.switch(scene.environment, hostnames, [])
+                self._proxy.switch(scene.environment, scene.hostnames, [])
                 note = "there was no earlier release to go back to"
-            self._note_live(scene, before.id if before else None, Kind.DEPLOYMENT_UNDONE)
+            self._note_live(scene, before, Kind.DEPLOYMENT_UNDONE)
         self._containers.stop(scene.environment, scene.deployment.id, grace=5.0)
         scene.log.write(note)
         return StageResult(note=note)
+
+    def _before(self, scene: Scene) -> tuple[int | None, Manifest | None]:
+        """The deployment that this one replaces, and its manifest; None where it is the first."""
+        with self._store.transaction() as records:
+            about = records.deployments.get(scene.deployment.id)
+            before = records.deployments.get(about.replaces) if about.replaces else None
+            if before is None or before.release is None:
+                return None, None
+            return before.id, records.releases.get(before.release).manifest
+
+    def _reclaim(self, scene: Scene, manifest: Manifest) -> list[str]:
+        """The hostnames that were the earlier release's own, as far as nobody else took one meanwhile."""
+        wanted = hostnames_of(manifest, scene.environment.name, self._domain)
+        try:
+            with self._store.transaction() as records:
+                records.environments.claim_hostnames(scene.environment, wanted)
+        except Conflict as error:
+            scene.log.write(error.sentence)
+            with self._store.transaction() as records:
+                held = records.environments.hostnames(scene.environment)
+            return [name for name in wanted if name in held]
+        return wanted
 
     def _note_live(self, scene: Scene, deployment: int | None, kind: Kind) -> None:
         about = scene.deployment
@@ -113,9 +137,6 @@ class TrafficShift:
             event = AuditEvent(kind, "platform", about.project, about.environment, about.id, detail)
             records.register.add(event)
 
-    def _grace(self, scene: Scene) -> float:
-        return max(service.stop_grace_period for service in scene.manifest.services.values())
-
     @staticmethod
     def _pause(scene: Scene) -> float:
         checks = [check for service in scene.manifest.services.values() if (check := check_of(service))]
@@ -123,7 +144,10 @@ class TrafficShift:
 
 
 def routes(manifest: Manifest, instances: Sequence[Instance]) -> list[Route]:
-    """Where each path prefix of the manifest leads, given the containers that are there."""
+    """Where each path prefix of the manifest leads, given the containers that are there.
+
+    Raises DeploymentFailed (`containers_gone`) rather than leading users to nobody.
+    """
     return [
         Route(prefix, _targets(name, service, instances))
         for name, service in manifest.services.items()
@@ -132,16 +156,29 @@ def routes(manifest: Manifest, instances: Sequence[Instance]) -> list[Route]:
 
 
 def _targets(name: str, service: Service, instances: Sequence[Instance]) -> tuple[str, ...]:
-    return tuple(f"{one.address}:{service.port}" for one in instances if one.service == name)
+    targets = tuple(f"{one.address}:{service.port}" for one in instances if one.service == name)
+    if not targets:
+        raise DeploymentFailed(
+            f"No container of {name} is left to send requests to.",
+            code="containers_gone",
+            hint="Somebody or something removed them; deploy again.",
+        )
+    return targets
+
+
+def _grace(manifest: Manifest) -> float:
+    return max(service.stop_grace_period for service in manifest.services.values())
 
 
 def _routed(manifest: Manifest) -> bool:
     return any(service.routes for service in manifest.services.values())
 
 
-def _sick(what: str, saw: str, after: float) -> DeploymentFailed:
+def _sick(scene: Scene, what: str, saw: str, after: float) -> DeploymentFailed:
+    before = scene.outputs[Stage.PREPARE]["replaces"]
+    now = "What was live before is live again." if before else "There was no release before to go back to."
     return DeploymentFailed(
         f"{after:.0f} s after the switch, {what} ({saw}).",
         code="sick_after_switch",
-        hint="What was live before is live again. The end of the container's output is in the log.",
+        hint=f"{now} The end of the container's output is in the log.",
     )

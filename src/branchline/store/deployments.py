@@ -61,6 +61,8 @@ class SqlDeployments:
         self, environment: Environment, revision: Revision, *, actor: str, trigger: Trigger, reason: str
     ) -> Deployment:
         """Queue a deployment and wake the runners of its tier (when the transaction ends)."""
+        # Requests for one environment stand in line, so that each sees, and supersedes, the ones before it.
+        self._db.execute(sa.select(t.environment.c.id).where(t.environment.c.id == environment.id).with_for_update())
         new = t.deployment.insert().values(
             environment_id=environment.id,
             ref=revision.ref,
@@ -108,7 +110,11 @@ class SqlDeployments:
         return [_deployment(row) for row in self._db.execute(query)]
 
     def ask_to_cancel(self, deployment: int) -> None:
-        """Note the wish; whoever runs the deployment sees it."""
+        """Note the wish; whoever runs the deployment sees it.
+
+        Until the transaction ends nobody claims the deployment, and none of its stages begins: stages refer to its row.
+        """
+        self._db.execute(sa.select(t.deployment.c.id).where(t.deployment.c.id == deployment).with_for_update())
         self._change(deployment, cancel_requested=True)
 
     def claim(self, tier: Tier, runner: str) -> Deployment | None:
@@ -136,7 +142,11 @@ class SqlDeployments:
         chosen = self._db.execute(following).scalar()
         if chosen is None:
             return None
-        self._change(chosen, state=State.RUNNING, runner=runner, started_at=sa.func.clock_timestamp())
+        # Asked once more, now that the environment is locked: another runner may have claimed a sibling just before.
+        take = t.deployment.update().where(t.deployment.c.id == chosen, ~busy)
+        taken = take.values(state=State.RUNNING, runner=runner, started_at=sa.func.clock_timestamp())
+        if self._db.execute(taken.returning(t.deployment.c.id)).scalar() is None:
+            return None
         return self.get(chosen)
 
     def adopt(self, deployment: int, runner: str) -> Deployment:
