@@ -33,6 +33,7 @@ log = structlog.get_logger("runner")
 _LOOK_EVERY = 1.0
 _LAST_CALL = 10
 _LEASE_LOST = 75
+_DIED = 70
 
 
 class Runner:
@@ -122,13 +123,24 @@ class Runner:
             if carrier == self._name:
                 self._look_after_own(deployment)
             elif self._lease.dead(carrier):
-                log.warning("takes over", deployment=deployment, dead=carrier)
-                self._engine.take_over(carrier)
-                if not self._engine.knows(deployment):
-                    with self._store.transaction() as records:
-                        records.deployments.adopt(deployment, self._name)
-                    self._begin(deployment)
+                self._take_over(deployment, carrier)
                 self._lease.bury(carrier)
+
+    def _take_over(self, deployment: int, dead: str) -> None:
+        log.warning("takes over", deployment=deployment, dead=dead)
+        teller = self._engine.teller(deployment)
+        if teller is None:  # claimed, but never begun
+            with self._store.transaction() as records:
+                records.deployments.adopt(deployment, self._name)
+            self._begin(deployment)
+        elif self._engine.ended(deployment):
+            self._lose(deployment)
+        elif teller == dead:
+            self._engine.take_over(dead)
+        elif teller != self._name and self._lease.dead(teller):
+            # It had taken the story over, and died before it could say so in the deployment.
+            self._engine.take_over(teller)
+            self._lease.bury(teller)
 
     def _look_after_own(self, deployment: int) -> None:
         """A deployment of ours whose story is not being told: claimed but never begun, or its story broke."""
@@ -138,9 +150,16 @@ class Runner:
         if not self._engine.knows(deployment):
             self._begin(deployment)
         elif self._engine.ended(deployment):
-            why = Failure("lost", "The platform lost track of this deployment.", "Deploy again; see the runner's log.")
-            with self._store.transaction() as records:
-                records.deployments.finish(deployment, State.BROKEN, failure=why)
+            self._lose(deployment)
+
+    def _lose(self, deployment: int) -> None:
+        why = Failure("lost", "The platform lost track of this deployment.", "Deploy again; see the runner's log.")
+        with self._store.transaction() as records:
+            if records.deployments.finish(deployment, State.BROKEN, failure=why):
+                ended = records.deployments.get(deployment)
+                about = (ended.project, ended.environment, ended.id)
+                detail = {"state": State.BROKEN, "stage": None, "failure": vars(why)}
+                records.register.add(AuditEvent(Kind.DEPLOYMENT_FINISHED, "platform", *about, detail))
 
     def _beat(self) -> None:
         partial = self._heartbeat.with_suffix(".partial")
@@ -170,6 +189,9 @@ def main() -> int:
     except BranchlineError as error:
         log.error("cannot run", code=error.code, sentence=error.sentence, hint=error.hint)  # noqa: TRY400
         return error.exit_status
+    except Exception:  # without its loop a runner would tell stories on with nobody to keep its lease
+        log.exception("died")
+        return _DIED
     return 0
 
 

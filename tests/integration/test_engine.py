@@ -61,12 +61,15 @@ stories = DbosEngine(engine, Tier.NONPROD, runner, tell)
 stories.launch()
 if dead == "-":
     assert not stories.knows(deployment)
+    assert stories.teller(deployment) is None
     stories.start(deployment)
+    assert stories.teller(deployment) == runner
 else:
     assert lease.dead(dead)
     stories.take_over(dead)
 while not stories.ended(deployment):
     time.sleep(0.05)
+assert stories.teller(deployment) == runner
 stories.stop(0)
 """
 
@@ -128,3 +131,12 @@ def test_a_lease_ends_with_its_session(sql_store: SqlStore) -> None:
     assert watcher.dead(other)
     watcher.bury(other)
     assert watcher.dead(other)
+
+
+def test_the_server_notices_a_host_that_vanished(sql_store: SqlStore) -> None:
+    holder = Lease(sql_store.engine, uuid4().hex)
+    told = {
+        name: holder._db.execute(f"SHOW {name}").fetchone()[0]
+        for name in ("tcp_keepalives_idle", "tcp_keepalives_count", "tcp_user_timeout")
+    }
+    assert told == {"tcp_keepalives_idle": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "5000"}

@@ -8,6 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from branchline.domain.errors import TimedOut
 from branchline.store.database import SqlStore
 from branchline.store.schema import exclusively, migrate
 from branchline.store.tables import metadata
@@ -41,3 +42,13 @@ def test_processes_that_start_together_migrate_once(sql_store: SqlStore) -> None
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+def test_nobody_waits_for_ever_for_a_process_that_hangs_while_it_migrates(sql_store: SqlStore) -> None:
+    def wait() -> None:
+        with exclusively(sql_store.engine, patience=0.3):
+            pytest.fail("two change the schema at once")
+
+    with exclusively(sql_store.engine), pytest.raises(TimedOut) as late:
+        wait()
+    assert late.value.hint

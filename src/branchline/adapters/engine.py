@@ -81,6 +81,11 @@ class DbosEngine:
         """Whether the deployment's story ever began."""
         return DBOS.get_workflow_status(f"deployment-{deployment}") is not None
 
+    def teller(self, deployment: int) -> str | None:
+        """The runner that told the story last, or tells it now; None where it never began."""
+        status = DBOS.get_workflow_status(f"deployment-{deployment}")
+        return status.executor_id if status is not None else None
+
     def ended(self, deployment: int) -> bool:
         """Whether the engine is through with the deployment's story, however it ended."""
         status = DBOS.get_workflow_status(f"deployment-{deployment}")

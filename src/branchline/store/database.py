@@ -29,7 +29,15 @@ def connect(url: Secret, pool: int = 8) -> sa.Engine:
         pool_pre_ping=True,
         pool_timeout=20,
         hide_parameters=True,
-        connect_args={"connect_timeout": 5, "application_name": "branchline", "options": "-c lock_timeout=15s"},
+        connect_args={
+            "connect_timeout": 5,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,  # a host that vanished in the middle of a statement
+            "application_name": "branchline",
+            "options": "-c lock_timeout=15s",
+        },
     )
 
     @sa.event.listens_for(engine, "handle_error")

@@ -12,13 +12,22 @@ from psycopg.conninfo import make_conninfo
 
 from branchline.store.deployments import WAKE
 
-_KEEPALIVE = "keepalives=1 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 connect_timeout=5"
+_NOTICE: dict[str, str | int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+    # The same at the server's end: it is the server that must let go of the lease of a host that vanished.
+    "options": "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=5000",
+}
 """A host that vanished is noticed within seconds: whoever holds a lease there must not block the others."""
 
 
 def _connect(engine: sa.Engine, name: str) -> psycopg.Connection[tuple[object, ...]]:
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    return psycopg.connect(f"{make_conninfo(url, application_name=name)} {_KEEPALIVE}", autocommit=True)
+    return psycopg.connect(make_conninfo(url, application_name=name, **_NOTICE), autocommit=True)
 
 
 def _key(runner: str) -> int:

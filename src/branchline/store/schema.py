@@ -11,7 +11,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from branchline.domain.errors import TimedOut
+
 _LOCK = 0x6272_616E_6368  # "branch": one process migrates, others wait for it
+_PATIENCE = 120.0
 
 
 def _alembic(connection: sa.Connection) -> Config:
@@ -22,11 +25,20 @@ def _alembic(connection: sa.Connection) -> Config:
 
 
 @contextmanager
-def exclusively(engine: sa.Engine) -> Iterator[None]:
-    """Change a schema while no other process does: those that start at the same time wait for each other."""
+def exclusively(engine: sa.Engine, patience: float = _PATIENCE) -> Iterator[None]:
+    """Change a schema while no other process does: those that start at the same time wait for each other.
+
+    Raises TimedOut after `patience` seconds.
+    """
     # Each statement ends its transaction: one that stays open would hold up whoever builds an index meanwhile.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as guard:
+        until = time.monotonic() + patience
         while not guard.execute(sa.select(sa.func.pg_try_advisory_lock(_LOCK))).scalar():
+            if time.monotonic() > until:
+                raise TimedOut(
+                    f"Another process has been changing the platform's tables for {patience:g} s.",
+                    hint="See whether another server or runner hangs while it starts; `branchline status` shows them.",
+                )
             time.sleep(0.1)
         try:
             yield
