@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,9 +14,11 @@ from branchline.domain.errors import PlatformBroke, TimedOut
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import docker, first_start, plan
+from branchline.stack.background import has_ended, in_background
 from branchline.stack.environments import Environments
+from branchline.stack.inspection import look
 from branchline.stack.keeper import Say
-from branchline.stack.ledger import SUPERVISOR, Entry, Ledger, State
+from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.part import NotReady, Part, last_lines
 from branchline.stack.process import wait_until_gone
 from branchline.stack.programs import Server
@@ -43,53 +44,47 @@ def up(settings: Settings, say: Say, when_up: Callable[[Layout], None] = lambda 
     Raises Conflict (`already_running`), and PlatformBroke or BadInput where it cannot be started at all.
     """
     layout, parts = prepare(settings)
-    supervisor = Supervisor(layout, parts, _written_down(layout, say), lambda: when_up(layout))
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.end())
-    supervisor.run()
+    _supervise(layout, parts, say, lambda: when_up(layout))
 
 
 def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout:
     """Start the platform in the background and return when all of it is ready.
 
-    Raises what `up` raises, and TimedOut (`not_up_in_time`) with the part that is not ready and what it said last;
+    Raises what `up` raises, and TimedOut (`not_up_in_time`) with the parts that are not ready and what they said last;
     the platform goes on trying then.
     """
-    layout, _ = prepare(settings)
+    layout, parts = prepare(settings)
     with hold(layout):
         pass  # says who runs, before anything is started
-    with (layout.log / "supervisor.log").open("ab") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "branchline.stack"],
-            cwd=layout.home,
-            env={**os.environ, "BRANCHLINE_HOME": str(layout.home)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
+    supervisor = in_background(lambda: _supervise(layout, parts, lambda *_: None), layout.log / "supervisor.log")
     ledger = Ledger(layout.run)
     said: set[str] = set()
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        if child.poll() is not None:
+        if has_ended(supervisor):
             raise PlatformBroke(
                 "The supervisor ended while it was starting.",
                 code="supervisor_ended",
                 hint="\n".join(last_lines(layout.log / "supervisor.log", 5)),
             )
-        supervisor = ledger.read(SUPERVISOR)
-        ours = supervisor is not None and supervisor.identity is not None and supervisor.identity.pid == child.pid
-        if ours:
+        whole = ledger.read(SUPERVISOR)
+        if whole and whole.identity and whole.identity.pid == supervisor:
             for entry in ledger.entries():
-                if entry.state in {State.UP, State.EXTERNAL} and entry.part not in said:
+                if entry.up and entry.since >= whole.since - whole.took and entry.part not in said:
                     said.add(entry.part)
                     say(entry.part, f"{entry.state} ({entry.took:.2f} s)")
-        if ours and supervisor is not None and supervisor.state is State.UP:
-            child.returncode = 0  # it lives on without us
-            return layout
-        time.sleep(0.05)
-    raise _not_up(layout, ledger.entries(), limit)
+            if whole.up:
+                return layout
+        time.sleep(0.03)
+    raise _not_up(settings, limit)
+
+
+def _supervise(layout: Layout, parts: list[Part], say: Say, when_up: Callable[[], None] = lambda: None) -> None:
+    gc.enable()  # the command line does without; a process that lives for months must not
+    supervisor = Supervisor(layout, parts, _written_down(layout, say), when_up)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.end())
+    supervisor.run()
 
 
 def stop(settings: Settings, say: Say) -> bool:
@@ -161,18 +156,18 @@ def _written_down(layout: Layout, say: Say) -> Callable[[str, str], None]:
     return both
 
 
-def _not_up(layout: Layout, entries: list[Entry], limit: float) -> TimedOut:
-    late = [entry for entry in entries if entry.state not in {State.UP, State.EXTERNAL}]
+def _not_up(settings: Settings, limit: float) -> TimedOut:
+    seen = look(settings)
+    late = [part for part in seen.parts if not part.well]
     # What waits for another part is not the cause.
-    causes = [entry for entry in late if entry.state is not State.WAITING] or late
-    names = ", ".join(entry.part for entry in causes) or SUPERVISOR
+    causes = [part for part in late if part.pid or not part.waits] or late
     words = [
         line
-        for entry in causes
-        for line in ([entry.reason] if entry.reason else []) + last_lines(layout.log / f"{entry.part}.log", 5)
+        for part in causes
+        for line in [f"{part.name}: {part.reason}", *last_lines(seen.layout.log / f"{part.name}.log", 5)]
     ]
     return TimedOut(
-        f"Not up after {limit:.0f} s: {names}.",
+        f"Not up after {limit:.0f} s: {', '.join(part.name for part in causes) or SUPERVISOR}.",
         code="not_up_in_time",
         hint="\n".join([*words, "It goes on trying: see `branchline status`."]),
     )

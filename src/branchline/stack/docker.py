@@ -132,9 +132,12 @@ class Bridge(Part):
 
     def prepare(self) -> None:
         with engine(self._endpoint, 20) as connection:
-            if find_network(connection, self._name):
+            found = find_network(connection, self._name)
+            if found and _addresses(found) == [self._subnet]:
                 return
             try:
+                if found:  # of a platform that was here before us, and whose home is gone
+                    found.remove()
                 connection.networks.create(
                     self._name,
                     driver="bridge",
@@ -144,8 +147,6 @@ class Bridge(Part):
                     check_duplicate=True,
                 )
             except APIError as error:
-                if find_network(connection, self._name):
-                    return
                 raise PlatformBroke(
                     f"Docker did not make the platform's network: {error.explanation}.",
                     code="no_bridge",
@@ -160,9 +161,8 @@ class Bridge(Part):
             network = find_network(connection, self._name)
         if network is None:
             raise NotReady(f"Docker has no network {self._name}")
-        pools = (network.attrs.get("IPAM") or {}).get("Config") or []
-        if IPv4Network(pools[0]["Subnet"]) != self._subnet:
-            raise NotReady(f"the network {self._name} has other addresses, {pools[0]['Subnet']}")
+        if _addresses(network) != [self._subnet]:
+            raise NotReady(f"the network {self._name} has other addresses than {self._subnet}")
 
     def remove(self) -> None:
         """Remove the network; one that is gone is fine."""
@@ -186,5 +186,9 @@ def networks(endpoint: str = "") -> list[IPv4Network]:
             found = connection.networks.list()
     except NotReady:
         return []
-    configurations = [pool for network in found for pool in (network.attrs.get("IPAM") or {}).get("Config") or []]
-    return [IPv4Network(pool["Subnet"], strict=False) for pool in configurations if "." in pool.get("Subnet", "")]
+    return [subnet for network in found for subnet in _addresses(network)]
+
+
+def _addresses(network: Network) -> list[IPv4Network]:
+    pools = (network.attrs.get("IPAM") or {}).get("Config") or []
+    return [IPv4Network(pool["Subnet"], strict=False) for pool in pools if "." in pool.get("Subnet", "")]

@@ -21,7 +21,7 @@ from branchline.stack.process import User
 
 @dataclass(frozen=True)
 class PartStatus:
-    """One part. `memory` is in bytes, without what it shares with other processes; None where it has no process."""
+    """One part. `memory` is its share in bytes, None without a process; `waits` says that another part holds it up."""
 
     name: str
     state: State
@@ -31,6 +31,7 @@ class PartStatus:
     memory: int | None = None
     restarts: int = 0
     reason: str = ""
+    waits: bool = False
 
     @property
     def well(self) -> bool:
@@ -98,12 +99,15 @@ def _status(part: Part, entry: Entry | None) -> PartStatus:
         else None,
         restarts=entry.restarts if entry else 0,
         reason=reason,
+        waits=entry is not None and entry.state is State.WAITING,
     )
 
 
 def _state(part: Part, entry: Entry | None) -> tuple[State, str]:
     if not part.external and part.has_process and entry is None:
         return State.DOWN, "it is not running"
+    if entry and entry.state is State.WAITING:
+        return State.STARTING, f"it waits for {', '.join(part.needs)}"
     if entry and entry.identity and not entry.alive:
         return State.DOWN, f"its process {entry.identity.pid} is gone"
     try:

@@ -43,6 +43,11 @@ class Entry:
     stop_limit: float = 10.0
 
     @property
+    def up(self) -> bool:
+        """Whether it was ready when this was written."""
+        return self.state in {State.UP, State.EXTERNAL}
+
+    @property
     def alive(self) -> bool:
         """Whether the process that is written down here still runs."""
         return self.identity is not None and self.identity.alive

@@ -28,7 +28,7 @@ def remove_platform(settings: Settings, say: Say) -> None:
     """Stop the platform of this home and remove it with all its data. Raises PlatformBroke (`not_set_up`)."""
 
     def out_of_docker(layout: Layout) -> None:
-        for name in remove_instance(layout.instance, settings.docker_host, f"127.0.0.1:{layout.ports.registry}"):
+        for name in remove_instance(layout.instance, settings.docker_host, published(layout)):
             say("removed", name)
 
     stop_with_environments(settings, say, out_of_docker)
@@ -36,15 +36,25 @@ def remove_platform(settings: Settings, say: Say) -> None:
     say("removed", str(settings.home))
 
 
-def remove_instance(instance: str, endpoint: str = "", registry: str = "") -> list[str]:
-    """Remove what carries the instance's label or name, and images of its own registry; return what was removed.
+def published(layout: Layout) -> frozenset[str]:
+    """The digests of all images that lie in the platform's own registry.
+
+    By these its local images are known: their names do not tell them from those of another home, whose registry may
+    have had the same port at another time.
+    """
+    revisions = layout.home.glob("registry/data/docker/registry/v2/repositories/**/_manifests/revisions/sha256/*")
+    return frozenset(f"sha256:{revision.name}" for revision in revisions)
+
+
+def remove_instance(instance: str, endpoint: str = "", images: frozenset[str] = frozenset()) -> list[str]:
+    """Remove what carries the instance's label or name, and images by their digests; return what was removed.
 
     Where no engine answers there is nothing that could be removed.
     """
     removed = []
     try:
         with engine(endpoint, REMOVAL_LIMIT) as docker:
-            for name, remove in _belongings(docker, instance, registry):
+            for name, remove in _belongings(docker, instance, images):
                 try:
                     remove()
                 except NotFound:
@@ -59,7 +69,9 @@ def remove_instance(instance: str, endpoint: str = "", registry: str = "") -> li
     return removed
 
 
-def _belongings(docker: DockerClient, instance: str, registry: str) -> Iterator[tuple[str, Callable[[], object]]]:
+def _belongings(
+    docker: DockerClient, instance: str, images: frozenset[str]
+) -> Iterator[tuple[str, Callable[[], object]]]:
     """What there is and how it is removed, in the order in which it lets go of each other."""
     mine: dict[str, str | list[str] | bool] = {"label": f"{INSTANCE_LABEL}={instance}"}
     for container in docker.containers.list(all=True, filters=mine):
@@ -69,9 +81,11 @@ def _belongings(docker: DockerClient, instance: str, registry: str) -> Iterator[
             yield f"network {network.name}", network.remove
     for volume in docker.volumes.list(filters=mine):
         yield f"volume {volume.name}", partial(volume.remove, force=True)
-    for image in docker.images.list() if registry else []:
-        for name in [*image.tags, *(image.attrs.get("RepoDigests") or [])]:
-            if name.startswith(f"{registry}/"):
+    for image in docker.images.list() if images else []:
+        digests: list[str] = image.attrs.get("RepoDigests") or []
+        registries = {name.partition("/")[0] for name in digests if name.partition("@")[2] in images}
+        for name in [*image.tags, *digests]:
+            if name.partition("/")[0] in registries:
                 yield f"image {name}", partial(docker.images.remove, name)
 
 
