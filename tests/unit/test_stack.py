@@ -18,7 +18,7 @@ import pytest
 from branchline.domain.errors import BadInput, Conflict, PlatformBroke
 from branchline.layout import Layout, Ports
 from branchline.settings import Settings
-from branchline.stack import first_start, plan
+from branchline.stack import first_start, plan, ports
 from branchline.stack.keeper import FIRST_PAUSE, HEALTHY_AFTER, LONGEST_PAUSE, Backoff
 from branchline.stack.ledger import Entry, Ledger, State
 from branchline.stack.logs import rotate
@@ -38,6 +38,7 @@ class Program(Part):
     ) -> None:
         self.name = name
         self.needs = needs
+        self.where = "nowhere"
         self.stop_limit = 1.0
         self.start_limit = 5.0
         self._code = code
@@ -47,7 +48,7 @@ class Program(Part):
 
     @property
     def endpoint(self) -> str:
-        return "nowhere"
+        return self.where
 
     def prepare(self) -> None:
         self._mark.unlink(missing_ok=True)
@@ -383,17 +384,33 @@ def test_taken_ports_are_passed_over() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert not first_start.port_is_free(port)
+        assert not ports.is_free(port)
     base = 31_000
-    chosen = first_start.choose_ports(Ports(*[base] * len(fields(Ports))))
+    chosen = ports.choose_ports(Ports(*[base] * len(fields(Ports))))
     values = [getattr(chosen, field.name) for field in fields(Ports)]
     assert len(set(values)) == len(values)
-    assert all(base <= value <= first_start.HIGHEST_PORT for value in values)
+    assert all(base <= value <= ports.HIGHEST_PORT for value in values)
+
+
+def test_a_port_that_somebody_else_has_is_named_with_who_has_it(layout: Layout) -> None:
+    import socket
+
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        port = stranger.getsockname()[1]
+        part = Program(layout, "server")
+        part.where = f"127.0.0.1:{port}"
+        found = list(ports.taken([part], Ledger(layout.run)))
+        assert [(one.name, number) for one, number, _ in found] == [("server", port)]
+        assert str(os.getpid()) in found[0][2] or found[0][2] == "another program"
+        Ledger(layout.run).write(Entry("server", State.UP, identity=Identity.of(os.getpid())))
+        assert list(ports.taken([part], Ledger(layout.run))) == []
 
 
 def test_no_port_above_those_that_linux_gives_out() -> None:
     with pytest.raises(PlatformBroke, match="No port is free"):
-        first_start.choose_ports(Ports(*[first_start.HIGHEST_PORT] * len(fields(Ports))))
+        ports.choose_ports(Ports(*[ports.HIGHEST_PORT] * len(fields(Ports))))
 
 
 def test_a_home_whose_sockets_would_have_too_long_names_is_refused(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from branchline.domain.errors import PlatformBroke, TimedOut
+from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
 from branchline.layout import Layout
 from branchline.settings import Settings
-from branchline.stack import docker, first_start, plan
+from branchline.stack import docker, first_start, plan, ports
 from branchline.stack.background import has_ended, in_background
 from branchline.stack.environments import Environments
 from branchline.stack.inspection import look
@@ -28,13 +28,20 @@ UP_LIMIT = 120.0
 STOP_LIMIT = 240.0
 """Longer than all the parts' own limits one after the other can be."""
 
+PORT_HINT = "Stop that program, or choose another port: by a setting, or in stack.json while the platform is stopped."
+
 
 def prepare(settings: Settings) -> tuple[Layout, list[Part]]:
-    """Make the home ready and say which parts there are; raises where this machine lacks what one of them needs."""
+    """Make the home ready and say which parts there are.
+
+    Raises PlatformBroke where this machine lacks what one of them needs, Conflict (`port_taken`).
+    """
     layout = first_start.establish(settings.home, docker.networks(settings.docker_host))
     parts = _all_parts(settings, layout)
     for part in parts:
         part.command()
+    for part, port, who in ports.taken(parts, Ledger(layout.run)):
+        raise Conflict(f"Port {port} of {part.name} is taken by {who}.", code="port_taken", hint=PORT_HINT)
     return layout, parts
 
 

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from branchline.adapters.image_build import find_builder
 from branchline.domain.errors import BranchlineError
 from branchline.layout import Layout
 from branchline.settings import Settings
-from branchline.stack import first_start
+from branchline.stack import control, first_start, ports
 from branchline.stack.inspection import PlatformStatus, look, parts_of
 from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.part import last_line
@@ -50,7 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
         _builder(),
         _git(),
         *_keys(layout),
-        *_ports(settings, status),
+        *_ports(settings, layout),
         _gateway(settings, layout),
         *_disks(layout),
         _clock(layout),
@@ -148,42 +146,13 @@ def _keys(layout: Layout) -> Iterator[Finding]:
         yield Finding("keys", True, "all there, and private")
 
 
-def _ports(settings: Settings, status: PlatformStatus) -> Iterator[Finding]:
-    """Ports of parts that are down must not be somebody else's."""
-    down = {part.name for part in status.parts if not part.well and part.pid is None}
+def _ports(settings: Settings, layout: Layout) -> Iterator[Finding]:
     taken = False
-    for part in parts_of(settings, status.layout):
-        port = re.search(r":(\d+)$", part.endpoint)
-        if part.name not in down or part.external or port is None or first_start.port_is_free(int(port[1])):
-            continue
+    for part, port, who in ports.taken(parts_of(settings, layout), Ledger(layout.run)):
         taken = True
-        yield Finding(
-            "ports",
-            False,
-            f"port {port[1]} of {part.name} is taken by {_listener(int(port[1]))}",
-            "Stop that program, or choose another port by a setting or in stack.json while the platform is stopped.",
-        )
+        yield Finding("ports", False, f"port {port} of {part.name} is taken by {who}", control.PORT_HINT)
     if not taken:
         yield Finding("ports", True, "none is taken by anybody else")
-
-
-def _listener(port: int) -> str:
-    try:
-        connections = psutil.net_connections("tcp")
-    except psutil.Error:
-        return "another program"
-    for connection in connections:
-        if (
-            connection.laddr
-            and connection.laddr.port == port
-            and connection.status == psutil.CONN_LISTEN
-            and connection.pid
-        ):
-            try:
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
-            except psutil.Error:
-                continue
-    return "another program"
 
 
 def _gateway(settings: Settings, layout: Layout) -> Finding:

@@ -7,30 +7,16 @@ import ipaddress
 import json
 import os
 import secrets
-import socket
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.layout import Layout, Ports
 from branchline.stack import files
+from branchline.stack.ports import PREFERRED_PORTS, choose_ports
 from branchline.stack.process import SERVER_USER, User, server_user
-
-PREFERRED_PORTS = Ports(
-    server=8700,
-    proxy=8080,
-    registry=5080,
-    openbao=8710,
-    openbao_cluster=8711,
-    postgres_platform=5440,
-    postgres_nonprod=5441,
-    postgres_production=5442,
-)
-HIGHEST_PORT = 32767
-"""Above it Linux takes ports for outgoing connections."""
 
 SIGNING_KEYS = ("server", "nonprod", "production", "operator")
 SECRETS = (
@@ -108,32 +94,6 @@ def choose_subnet(home: Path, taken: Iterable[IPv4Network]) -> IPv4Network:
         code="no_addresses",
         hint="It needs one of 10.201.0.0/16 to 10.254.0.0/16; see `ip route` and `docker network ls`.",
     )
-
-
-def choose_ports(preferred: Ports) -> Ports:
-    """The preferred ports, or for each that somebody listens on, the next free one."""
-    chosen: dict[str, int] = {}
-    for field in fields(Ports):
-        port: int = getattr(preferred, field.name)
-        while port in chosen.values() or not port_is_free(port):
-            port += 1
-            if port > HIGHEST_PORT:
-                raise PlatformBroke(
-                    f"No port is free for {field.name}.", code="no_ports", hint=f"Free one below {HIGHEST_PORT + 1}."
-                )
-        chosen[field.name] = port
-    return Ports(**chosen)
-
-
-def port_is_free(port: int) -> bool:
-    """Whether nobody listens on this port, on any address of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 nothing is served
-        except OSError:
-            return False
-        return True
 
 
 def routes() -> Iterator[IPv4Network]:
