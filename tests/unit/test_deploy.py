@@ -645,3 +645,35 @@ def test_the_old_release_drains_for_as_long_as_it_asked(world: World) -> None:
         MANIFEST.replace("healthcheck: {command: beat", "stop_grace_period: 1s\n    healthcheck: {command: beat")
     )
     assert graces == [45.0]
+
+
+def test_old_containers_stop_though_the_proxy_cannot_say_who_is_busy(world: World) -> None:
+    brief = MANIFEST.replace("command: work", "command: work\n    stop_grace_period: 0.2s")
+    world.deploy(brief)
+
+    def away(_targets) -> int:
+        raise PlatformBroke("The proxy does not answer.", code="proxy_unreachable")
+
+    world.proxy.in_flight = away
+    done = world.deploy(brief)
+    assert world.containers.running(world.environment) == [done.id]
+
+
+def test_busy_containers_do_not_outlive_the_time_to_drain(world: World) -> None:
+    world.deploy()
+    world.proxy.busy.update(dict.fromkeys(world.proxy.targets(HOST), 1))
+    done = world.deploy(MANIFEST + "timeouts: {drain: 500ms}\n")
+    with world.store.transaction() as records:
+        (drain,) = [record for record in records.deployments.stages(done.id) if record.name is Stage.DRAIN]
+    assert (drain.state, world.containers.running(world.environment)) == ("passed", [done.id])
+
+
+def test_tests_that_end_in_a_fault_of_ours_leave_nothing(world: World) -> None:
+    def stumble(*_words) -> int:
+        raise KeyError("insides")
+
+    world.containers.run = stumble
+    networks = set(world.containers.networks)
+    done = world.deploy()
+    assert (done.failed_stage, done.state) == (Stage.TEST, State.BROKEN)
+    assert world.containers.networks == networks

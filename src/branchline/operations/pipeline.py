@@ -9,7 +9,7 @@ from threading import BoundedSemaphore
 
 from branchline.domain.deployment import Deployment
 from branchline.domain.environment import Environment
-from branchline.domain.errors import BranchlineError, DeploymentFailed, PlatformBroke, TakenOver
+from branchline.domain.errors import DeploymentFailed, PlatformBroke, TakenOver
 from branchline.domain.manifest import FILE_NAME, Limits, Test
 from branchline.domain.pipeline import Stage, StageResult
 from branchline.domain.release import build_key
@@ -83,7 +83,7 @@ class Pipeline:
             status = self._run_tests(scene, test, place)
         except TakenOver:
             raise  # the runner that carries on has begun them anew
-        except BranchlineError:
+        except Exception:
             self._leave(scene, place)
             raise
         said = scene.log.last

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.environment import hostnames_of
-from branchline.domain.errors import Conflict, DeploymentFailed
+from branchline.domain.errors import Conflict, DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Manifest, Service
-from branchline.domain.pipeline import Stage, StageResult
+from branchline.domain.pipeline import TIME_LIMITS, Stage, StageResult
 from branchline.operations.health import Health, check_of
 from branchline.operations.scene import Scene
 from branchline.ports import Containers, Instance, Proxy, Route
@@ -17,6 +17,8 @@ from branchline.records import Store
 
 _DEFAULT_PAUSE = 1.0
 _SETTLE = 0.05
+_DRAINING = 0.9
+"""Share of the stage's time limit after which even busy containers are stopped, rather than left to run on."""
 
 
 class TrafficShift:
@@ -81,8 +83,9 @@ class TrafficShift:
         grace = max(_grace(manifest) for manifest in (scene.manifest, before) if manifest)
         waited_since = self._clock()
         scene.stop.wait(_SETTLE)  # a request that the proxy sent off just before the switch shows up now at the latest
-        while targets and (busy := self._proxy.in_flight(targets)) and self._clock() - waited_since < grace:
-            scene.stop.wait(0.1 if busy else 0)
+        patience = min(grace, _DRAINING * scene.manifest.timeouts.get("drain", TIME_LIMITS[Stage.DRAIN]))
+        while self._busy(targets) and self._clock() - waited_since < patience:
+            scene.stop.wait(0.1)
         took = self._clock() - waited_since
         for deployment in sorted({one.deployment for one in old}):
             self._containers.stop(scene.environment, deployment, grace)
@@ -106,6 +109,12 @@ class TrafficShift:
         self._containers.stop(scene.environment, scene.deployment.id, grace=5.0)
         scene.log.write(note)
         return StageResult(note=note)
+
+    def _busy(self, targets: Sequence[str]) -> bool:
+        try:
+            return bool(targets) and self._proxy.in_flight(targets) > 0
+        except PlatformBroke:
+            return True  # nobody can say: they get all of their time
 
     def _before(self, scene: Scene) -> tuple[int | None, Manifest | None]:
         """The deployment that this one replaces, and its manifest; None where it is the first."""
