@@ -90,7 +90,6 @@ Deployment 7: shop → develop, branch develop at 1a2b3c4d “Add the till”
             State.UNDONE,
             {"failed_stage": "watch", "failure": FAILURE},
             "✗ Deployment 7 was undone at watch after 12 s: web did not answer /healthz in 60 s.\n"
-            "  What was live before is live again.\n"
             "  Hint: See its last output.\n  Its log: branchline deployments logs 7\n",
         ),
         (

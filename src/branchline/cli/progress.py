@@ -143,8 +143,8 @@ class Progress:
                 return [*lines, f"  Follow that one: branchline deployments logs {newer} --follow"] if newer else lines
             case State.CANCELLED:
                 lines = [f"{name} was cancelled{where}{total}{because}"]
-            case State.UNDONE:
-                lines = [f"{name} was undone{where}{total}{because}", "  What was live before is live again."]
+            case State.UNDONE:  # the hint says what is live now
+                lines = [f"{name} was undone{where}{total}{because}"]
             case State.BROKEN:
                 lines = [f"{name} broke{where}{total}{because}", "  The platform is at fault, not the project."]
             case _:

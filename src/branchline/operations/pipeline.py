@@ -124,7 +124,7 @@ class Pipeline:
             try:
                 self._images.remove(_tag(deployment, step))
             except PlatformBroke:
-                return  # Docker is away: the tag is swept with the others later
+                return  # Docker is away; a tag that stays behind does no harm
 
     def _checked_out(self, scene: Scene) -> Path:
         """The deployment's folder, made where it is missing: after a crash, another machine may carry on."""

@@ -87,8 +87,12 @@ def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout
 
 
 def _supervise(layout: Layout, parts: list[Part], say: Say, when_up: Callable[[], None] = lambda: None) -> None:
+    def tell() -> None:
+        with contextlib.suppress(OSError):
+            when_up()
+
     gc.enable()  # the command line does without; a process that lives for months must not
-    supervisor = Supervisor(layout, parts, _written_down(layout, say), when_up)
+    supervisor = Supervisor(layout, parts, _written_down(layout, say), tell)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.end())
     supervisor.run()
@@ -156,9 +160,11 @@ def _written_down(layout: Layout, say: Say) -> Callable[[str, str], None]:
     path = layout.log / "supervisor.log"
 
     def both(part: str, text: str) -> None:
-        with path.open("a") as log:
+        # Neither a full disk nor a terminal that was closed may end the watch over the parts.
+        with contextlib.suppress(OSError), path.open("a") as log:
             log.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {part}: {text}\n")
-        say(part, text)
+        with contextlib.suppress(OSError):
+            say(part, text)
 
     return both
 

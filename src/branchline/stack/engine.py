@@ -28,7 +28,7 @@ def start() -> str:
     files.folder(home / "run" / "parts", mode=0o700)
     running = Running(engine, home / "log" / "docker.log").start()
     if running.process:
-        entry = Entry(engine.name, State.UP, identity=running.process.identity, stop_limit=engine.stop_limit)
+        entry = Entry(engine.name, State.UP, identity=running.process.identity)
         Ledger(home / "run").write(entry)
     return f"started a Docker engine, since none answered; its log is {home / 'log' / 'docker.log'}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ class Keeper(Thread):
         self._ending = ending
         self._process: Process | None = None
         self._ready_since = 0.0
-        self._entry = Entry(part.name, State.WAITING, order, stop_signal=part.stop_signal, stop_limit=part.stop_limit)
+        self._entry = Entry(part.name, State.WAITING, order)
         self._former = ledger.read(part.name)
 
     def run(self) -> None:
@@ -102,19 +103,6 @@ class Keeper(Thread):
         elif command := self.part.command():
             self._process = Process.find(command)
 
-    def tend(self) -> None:
-        """Let the part keep in order what it writes."""
-        if (process := self._process) and self.ready.is_set():
-            self.part.tend(process.signal)
-
-    @property
-    def reason(self) -> str:
-        """Why it is not ready, as far as is known."""
-        waiting = [need.part.name for need in self._needs if not need.ready.is_set()]
-        if waiting and self._entry.state is State.WAITING:
-            return f"waits for {', '.join(waiting)}"
-        return self._entry.reason or self._entry.state
-
     def _needs_are_ready(self) -> bool:
         self._note(State.WAITING)
         while not self._ending.is_set():
@@ -141,7 +129,10 @@ class Keeper(Thread):
     def _adopt_or_start(self) -> tuple[Process | None, bool]:
         former, self._former = self._former, None
         if former and former.identity and former.alive:
-            return Process(former.identity), True
+            left = Process(former.identity)
+            if not self.part.external:
+                return left, True
+            left.stop(self.part.stop_signal, self.part.stop_limit)  # a setting made it external since then
         command = self.part.command()
         if command and (orphan := Process.find(command)):
             return orphan, True
@@ -161,9 +152,12 @@ class Keeper(Thread):
                 how, self._process = self._process.ending(), None
                 return f"{how}; its last words: {last_line(self.log) or 'none'}"
             now = time.monotonic()
-            if patience is None or now - looked < LOOK_EVERY:
+            if now - looked < LOOK_EVERY:
                 continue
             looked = now
+            self._tend()
+            if patience is None:
+                continue
             try:
                 self.part.check()
                 answered = now
@@ -171,6 +165,14 @@ class Keeper(Thread):
                 if now - answered > patience:
                     return f"does not do its work: {answer}"
         return "stopping"
+
+    def _tend(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self.part.tend(self._process.signal)
+        except OSError as fault:
+            self._say(self.part.name, f"cannot keep its files in order: {fault}")
 
     def _note(self, state: State, *, took: float = 0.0, reason: str = "", restarts: int | None = None) -> None:
         before = self._entry
@@ -182,7 +184,6 @@ class Keeper(Thread):
             took=took,
             restarts=before.restarts if restarts is None else restarts,
             reason=reason,
-            stop_signal=before.stop_signal,
-            stop_limit=before.stop_limit,
         )
-        self._ledger.write(self._entry)
+        with contextlib.suppress(OSError):  # a full disk must not end the watch; `Process.find` does without it
+            self._ledger.write(self._entry)

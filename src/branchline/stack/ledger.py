@@ -39,8 +39,6 @@ class Entry:
     took: float = 0.0
     restarts: int = 0
     reason: str = ""
-    stop_signal: int = 15
-    stop_limit: float = 10.0
 
     @property
     def up(self) -> bool:

@@ -5,6 +5,7 @@ It may be killed at any time: parts live on in sessions of their own, and the ne
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -81,9 +82,13 @@ class Supervisor:
                 self._when_up()
             if time.monotonic() - tended > TEND_EVERY:
                 tended = time.monotonic()
-                rotate(self._layout.log)
-                for keeper in self._keepers.values():
-                    keeper.tend()
+                self._tend()
+
+    def _tend(self) -> None:
+        try:
+            rotate(self._layout.log)
+        except OSError as fault:
+            self._say(SUPERVISOR, f"cannot keep the logs small: {fault}")
 
     def _stop(self) -> None:
         self._ending.set()
@@ -103,7 +108,8 @@ class Supervisor:
         self._ledger.forget(SUPERVISOR)
 
     def _note(self, state: State, took: float = 0.0) -> None:
-        self._ledger.write(Entry(SUPERVISOR, state, identity=Identity.of(os.getpid()), took=took))
+        with contextlib.suppress(OSError):  # a full disk must not stop what runs
+            self._ledger.write(Entry(SUPERVISOR, state, identity=Identity.of(os.getpid()), took=took))
 
 
 @contextmanager
