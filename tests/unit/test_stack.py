@@ -254,6 +254,29 @@ def test_a_pid_of_before_the_reboot_is_nobody(layout: Layout, supervise) -> None
     stranger.wait()
 
 
+def test_what_a_setting_made_external_is_stopped_first(layout: Layout, supervise) -> None:
+    part = Program(layout, "server")
+    part.prepare()
+    left = Process.start(part.command(), layout.log / "server.log")
+    Ledger(layout.run).write(Entry("server", State.UP, identity=left.identity))
+    part.external = True
+    part.prepare = part.command = lambda: None
+    supervise(part)
+    assert left.wait(10)
+    left.ending()
+    eventually(lambda: Ledger(layout.run).read("server").state is State.EXTERNAL)
+
+
+def test_a_disk_that_takes_nothing_more_does_not_end_the_watch(layout: Layout, supervise) -> None:
+    _, _, told = supervise(Program(layout, "server"))
+    eventually(lambda: is_up(layout, "server"))
+    first = pid_of(layout, "server")
+    (layout.run / "parts").rename(layout.run / "gone")
+    Process(Identity.of(first)).signal(signal.SIGKILL)
+    eventually(lambda: sum(text.startswith("up") for text in told.by("server")) == 2)
+    (layout.run / "gone").rename(layout.run / "parts")
+
+
 def test_clear_stops_what_is_left_and_starts_nothing(layout: Layout) -> None:
     part = Program(layout, "server")
     part.prepare()
