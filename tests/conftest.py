@@ -6,12 +6,14 @@ home, so `home_layout` says where everything is, whichever of them run.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import fields
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -29,21 +31,27 @@ from branchline.stack.removal import published, remove_instance
 from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 
+_bases = itertools.count(random.Random(os.getpid()).randrange(11_000, 29_000, 100), 10)
+_subnets: list[IPv4Network] = []
+
 
 def ports_of_our_own() -> Ports:
-    """Ports to try first, at a place of this process's own: several sessions run on one machine."""
-    base = random.Random(os.getpid()).randrange(11_000, 31_000, 20)
+    """Ports to try first, at a place of this process's own, and others each time: servers may start much later."""
+    base = next(_bases)
     return Ports(**{field.name: base + number for number, field in enumerate(fields(Ports))})
 
 
 def new_layout() -> Layout:
     """A fresh home in a folder that the servers' account can reach, with keys and choices made."""
     home = Path(tempfile.mkdtemp(prefix=f"bl-test-{os.getpid()}-"))
-    return first_start.establish(home, docker.networks(), ports_of_our_own())
+    layout = first_start.establish(home, [*docker.networks(), *_subnets], ports_of_our_own())
+    _subnets.append(layout.subnet)
+    return layout
 
 
 def discard(layout: Layout) -> None:
     """Remove the home, and what carries its instance's name in Docker."""
+    _subnets.remove(layout.subnet)
     remove_instance(layout.instance, images=published(layout))
     shutil.rmtree(layout.home)
 

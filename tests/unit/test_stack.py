@@ -259,6 +259,7 @@ def test_what_a_setting_made_external_is_stopped_first(layout: Layout, supervise
     part.prepare()
     left = Process.start(part.command(), layout.log / "server.log")
     Ledger(layout.run).write(Entry("server", State.UP, identity=left.identity))
+    eventually((layout.home / "server.ready").exists)
     part.external = True
     part.prepare = part.command = lambda: None
     supervise(part)
