@@ -27,6 +27,9 @@ def default_home() -> Path:
     return Path("/var/lib/branchline") if os.geteuid() == 0 else Path.home() / ".local/share/branchline"
 
 
+_SYSTEM_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
 class Settings(BaseSettings):
     """Everything an operator may set. The defaults make the embedded, one-machine platform."""
 
@@ -51,7 +54,9 @@ class Settings(BaseSettings):
     production_docker_host: str = Field("", description="Docker endpoint of production; default: that of nonprod.")
 
     build_ca_bundle: Path | None = Field(
-        None, description="CA bundle offered to builds as the BuildKit secret `ca`; for networks that inspect TLS."
+        default_factory=lambda: _SYSTEM_CAS if _SYSTEM_CAS.exists() else None,
+        description="CA bundle offered to builds as the BuildKit secret `ca`, for networks that inspect TLS; "
+        "default: this machine's own.",
     )
     deployments_at_once: int = Field(4, ge=1, description="Deployments that one runner carries at a time.")
     builds_at_once: int = Field(2, ge=1, description="Builds at a time.")

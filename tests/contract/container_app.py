@@ -44,6 +44,7 @@ def idle() -> int:
 
 def stubborn() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("stubborn", flush=True)
     return idle()
 
 

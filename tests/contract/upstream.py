@@ -28,6 +28,7 @@ class Upstream(ThreadingHTTPServer):
         self.hold = threading.Event()
         self.paths: Counter[str] = Counter()
         self.idle: set[socket.socket] = set()
+        self.resting = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:
@@ -46,8 +47,9 @@ class Upstream(ThreadingHTTPServer):
             self.shutdown()
             self._thread.join()
         self.server_close()
-        for connection in list(self.idle):
-            connection.shutdown(socket.SHUT_RDWR)
+        with self.resting:  # a request that begins now must not be cut off in the middle of its answer
+            for connection in self.idle:
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients may hang up."""
@@ -59,14 +61,17 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def handle_one_request(self) -> None:
-        self.server.idle.add(self.connection)
+        with self.server.resting:
+            self.server.idle.add(self.connection)
         try:
             super().handle_one_request()
         finally:
-            self.server.idle.discard(self.connection)
+            with self.server.resting:
+                self.server.idle.discard(self.connection)
 
     def parse_request(self) -> bool:
-        self.server.idle.discard(self.connection)
+        with self.server.resting:
+            self.server.idle.discard(self.connection)
         return super().parse_request()
 
     def do_GET(self) -> None:
