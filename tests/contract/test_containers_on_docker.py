@@ -24,7 +24,6 @@ from branchline.domain.manifest import Limits
 from branchline.layout import Layout
 from branchline.ports import Instance, InstanceState, ServiceSpec
 from tests.contract.conftest import BuildImage
-from tests.contract.proxy_worlds import wait_until
 from tests.fakes.log import FakeInterrupt, FakeLog
 
 pytestmark = pytest.mark.docker
@@ -483,7 +482,7 @@ def test_what_does_not_listen_to_sigterm_is_killed_after_the_grace(
 ) -> None:
     services = [replace(web, name=name, command=("app", "stubborn")) for name in ("one", "two", "three")]
     for instance in start(environment, 1, *services):
-        wait_until(lambda one=instance: docker_containers.tail(one) == ["stubborn"])
+        _wait_for(lambda one=instance: docker_containers.tail(one) == ["stubborn"])
     began = time.monotonic()
     docker_containers.stop(environment, 1, grace=2)
 
