@@ -270,9 +270,10 @@ def test_destroying_leaves_nothing_and_spares_others(place: Place, new_environme
     assert place.containers.state(kept[0]).running
 
 
-def test_making_a_network_twice_is_fine(place: Place, environment: Environment) -> None:
+def test_a_network_that_was_made_twice_serves(place: Place, environment: Environment) -> None:
     place.containers.ensure_network(environment)
     place.containers.ensure_network(environment)
+    assert [one.service for one in place.start(environment, 1)] == ["web"]
 
 
 # --- probes by command ---------------------------------------------------------------------------------------

@@ -265,8 +265,10 @@ def test_what_is_here_needs_no_registry(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["blt/never:1", "sha256:" + "0" * 64, "127.0.0.1:1/blt/never@sha256:" + "0" * 64])
-def test_removing_what_is_not_there(world: World, name: str) -> None:
+def test_removing_what_is_not_there_takes_nothing_else(world: World, name: str) -> None:
+    image = small(world)
     world.images.remove(name)
+    assert world.images.publish(image, "blt/kept", "1", FakeLog(), GO_ON).startswith("blt/kept@sha256:")
 
 
 def test_removing_twice(world: World) -> None:
