@@ -26,7 +26,7 @@ check: setup ## Lint, format, types, layers
 
 bench: setup ## Print figures and ratios; NAME=push_to_live runs one bench
 	@for bench in $(if $(NAME),bench/$(NAME).py,$$(grep -l __main__ bench/*.py)); do \
-	    .venv/bin/python "$$bench" || exit 1; \
+	    PYTHONPATH=. .venv/bin/python "$$bench" || exit 1; \
 	done
 
 stop: ## Stop the demo's platform

@@ -30,5 +30,10 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
+def moment(text: str) -> float:
+    """A time as the API writes it, in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{number:.4g}") for name, number in numbers.items()}

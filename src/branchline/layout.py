@@ -119,9 +119,9 @@ class Layout:
         """Logs of the platform's own processes."""
         return self.home / "log"
 
-    def worktree(self, tier: Tier, deployment: int) -> Path:
-        """Where a deployment's commit is checked out."""
-        return self.home / "work" / tier / str(deployment)
+    def work(self, tier: Tier) -> Path:
+        """Where commits are checked out while they are being deployed."""
+        return self.home / "work" / tier
 
     def git(self, reader: str) -> Path:
         """Bare mirrors of projects, one folder for each process that fetches: they never wait for each other."""

@@ -58,8 +58,21 @@ class Settings(BaseSettings):
         description="CA bundle offered to builds as the BuildKit secret `ca`, for networks that inspect TLS; "
         "default: this machine's own.",
     )
-    deployments_at_once: int = Field(4, ge=1, description="Deployments that one runner carries at a time.")
-    builds_at_once: int = Field(2, ge=1, description="Builds at a time.")
+    runners: int = Field(1, ge=1, le=32, description="Runners of each tier on this machine; they share the work.")
+    deployments_at_once: int = Field(
+        4, ge=1, description="Deployments that one runner carries to their switch at a time."
+    )
+    builds_at_once: int = Field(2, ge=1, description="Builds at a time, of all runners of a tier together.")
+    keep_releases: int = Field(
+        10, ge=1, description="Releases of each environment whose images are kept, beyond those that are needed."
+    )
+    keep_logs: int = Field(200, ge=1, description="Deployments of each environment whose logs are kept.")
+    keep_logs_days: int = Field(90, ge=1, description="Days for which the log of a deployment is kept at the most.")
+    build_cache_mb: int = Field(10_000, ge=10, description="Megabytes (10^6) of Docker's build cache that are kept.")
+    housekeeping_every: float = Field(600.0, ge=1, description="Seconds between two rounds of housekeeping.")
+    patience: float = Field(
+        120, gt=0, description="Seconds for which a stage tries again while a server beneath it does not answer."
+    )
     log_limit: int = Field(20_000_000, ge=10_000, description="Bytes kept of one deployment's log.")
 
     @classmethod

@@ -87,6 +87,7 @@ class EnvironmentView(Wire):
     running: DeploymentView | None = None
     last: DeploymentView | None = Field(None, description="The newest that ended; not `live` where it failed.")
     queued: int = 0
+    trouble: str = Field("", description="What is missing of what is live, and why it cannot be put back.")
 
 
 class NewDeployment(Wire):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from tests.fakes.source import Files, Link, Module
 
@@ -85,10 +87,19 @@ def server(status: int) -> Iterator[str]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """A web server that gives out the files of a folder; yields its address."""
+def serving(folder: Path, bytes_a_second: int | None = None) -> Iterator[str]:
+    """A web server that gives out the files of a folder, as slowly as told; yields its address."""
 
     class Handler(SimpleHTTPRequestHandler):
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            if bytes_a_second is None:
+                return super().copyfile(source, outputfile)
+            with suppress(OSError):  # whoever asked has had enough
+                while piece := source.read(bytes_a_second // 10):
+                    outputfile.write(piece)
+                    time.sleep(0.1)
+            return None
+
         def log_message(self, *_: object) -> None: ...
 
     with _served(partial(Handler, directory=str(folder))) as address:

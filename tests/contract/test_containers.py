@@ -14,7 +14,7 @@ from branchline.domain.config import Secret
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import Cancelled, DeploymentFailed, TakenOver
 from branchline.domain.manifest import Limits
-from branchline.ports import Containers, Instance, InstanceState, ServiceSpec
+from branchline.ports import NETWORK, Containers, Instance, InstanceState, ServiceSpec
 from tests.fakes.containers import Call, FakeContainers
 from tests.fakes.log import FakeInterrupt, FakeLog
 
@@ -23,11 +23,12 @@ _slots = itertools.count(1)
 
 @dataclass
 class Place:
-    """Containers under test, with an image that holds `app`, and a way to kill one behind their back."""
+    """Containers under test, with an image that holds `app`, and ways to kill or remove one behind their back."""
 
     containers: Containers
     image: str
     kill: Callable[[Instance], None]
+    remove: Callable[[Instance], None]
 
     def service(self, name: str = "web", verb: str = "idle", replicas: int = 1) -> ServiceSpec:
         return ServiceSpec(name, self.image, ("app", *verb.split()), replicas, 8000)
@@ -99,12 +100,13 @@ def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "fake":
         fake = FakeContainers({"app": _app})
         fake.missing_commands.add("nonesuch")
-        return Place(fake, "app", fake.crash)
+        return Place(fake, "app", fake.crash, fake.lose)
     docker = request.getfixturevalue("docker_api")
     return Place(
         request.getfixturevalue("docker_containers"),
         request.getfixturevalue("app_image"),
         lambda instance: docker.kill(instance.name),
+        lambda instance: docker.remove_container(instance.name, force=True),
     )
 
 
@@ -173,6 +175,20 @@ def test_starting_again_starts_what_stopped_at_the_same_address(place: Place, en
     assert place.containers.state(first).running
 
 
+def test_what_is_missing_is_told_and_put_back_at_the_same_address(place: Place, environment: Environment) -> None:
+    wanted = {"web": 2, "worker": 1}
+    assert place.containers.missing(environment, 1, wanted) == [NETWORK, "web 1", "web 2", "worker 1"]
+    services = [place.service(replicas=2), place.service("worker")]
+    started = place.start(environment, 1, *services)
+    assert place.containers.missing(environment, 1, wanted) == []
+    assert place.containers.missing(environment, 2, {"web": 1}) == ["web 1"]
+    place.remove(started[1])
+    assert place.containers.missing(environment, 1, wanted) == ["web 2"]
+    assert place.start(environment, 1, *services) == started
+    assert place.containers.missing(environment, 1, wanted) == []
+    assert place.containers.deployments(environment) == {1}
+
+
 def test_deployments_run_side_by_side_and_stop_alone(place: Place, environment: Environment) -> None:
     old = place.start(environment, 1)
     new = place.start(environment, 2)
@@ -236,6 +252,17 @@ def test_a_missing_command_fails_the_deployment_and_leaves_nothing(place: Place,
     assert caught.value.code == "command_not_found"
     assert caught.value.hint
     assert place.containers.instances(environment) == other
+
+
+def test_what_ran_already_stays_where_another_one_can_never_start(place: Place, environment: Environment) -> None:
+    running = place.start(environment, 1)
+    spec = ServiceSpec("api", place.image, ("nonesuch", "--serve"), 1, 8000)
+
+    with pytest.raises(DeploymentFailed, match="nonesuch"):
+        place.start(environment, 1, place.service(), spec)
+
+    assert place.containers.instances(environment) == running
+    assert place.containers.state(running[0]).running
 
 
 def test_more_containers_than_addresses_are_refused(place: Place, environment: Environment) -> None:
@@ -334,12 +361,16 @@ def test_variables_reach_the_command_as_they_are(place: Place, environment: Envi
     assert log.lines == [repr("a=b 'c'\n$HOME ü")]
 
 
-def test_a_command_that_ended_is_run_anew(place: Place, environment: Environment) -> None:
-    first, second = FakeLog(), FakeLog()
-    place.run(environment, "app", "nap", "0", log=first)
-    place.run(environment, "app", "nap", "0", log=second)
+def test_a_command_that_ended_is_not_run_again_until_it_is_forgotten(place: Place, environment: Environment) -> None:
+    first, repeat, anew = FakeLog(), FakeLog(), FakeLog()
+    assert place.run(environment, "app", "nap", "0", log=first) == 0
+    assert place.run(environment, "app", "nap", "0", log=repeat) == 0
+    for _ in range(2):
+        place.containers.forget_run(environment, "release", 7)
+    assert place.run(environment, "app", "nap", "0", log=anew) == 0
 
-    assert len(_tokens(first) | _tokens(second)) == 2
+    assert _tokens(first) == _tokens(repeat)
+    assert len(_tokens(first) | _tokens(anew)) == 2
 
 
 def test_a_missing_command_is_the_projects_fault(place: Place, environment: Environment) -> None:
@@ -389,6 +420,7 @@ def test_a_command_that_ended_unseen_is_not_run_again(place: Place, environment:
     assert place.run(environment, "app", "nap", "0.5", "5", log=second) == 5
     assert _tokens(second) == _tokens(first)
     assert second.last == "awake"
+    place.containers.forget_run(environment, "release", 7)
     assert place.run(environment, "app", "nap", "0.5", "5", log=third) == 5
     assert _tokens(third) != _tokens(first)
 

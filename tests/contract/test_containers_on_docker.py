@@ -164,22 +164,22 @@ def test_services_reach_those_of_their_own_deployment_by_name(
 
 
 def test_containers_reach_the_platforms_gateway(
-    docker_containers: DockerContainers, docker_layout: Layout, environment: Environment, run: Callable[..., int]
+    docker_containers: DockerContainers,
+    docker_layout: Layout,
+    docker_api: APIClient,
+    environment: Environment,
+    run: Callable[..., int],
 ) -> None:
     platform = Environment(0, "platform", "itself", Tier.NONPROD, 0)
-    gateway = f"{docker_layout.network(docker_layout_top(docker_layout))[1]}"
     docker_containers.ensure_network(platform)
     try:
+        network = docker_api.inspect_network(f"{docker_layout.instance}-{platform.key}")
+        gateway = network["IPAM"]["Config"][0]["Gateway"]
         log = FakeLog()
         assert run(environment, "app", "reach", gateway, "9", log=log) == 1
         assert "refused" in log.last  # somebody is there, who says no: a wall would stay silent
     finally:
         docker_containers.destroy(platform)
-
-
-def docker_layout_top(layout: Layout) -> int:
-    """The slot that a network of no fixed slot gets first."""
-    return layout.subnet.num_addresses // layout.network(0).num_addresses - 1
 
 
 def test_privileges_cannot_grow(environment: Environment, run: Callable[..., int]) -> None:

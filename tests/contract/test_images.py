@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from branchline.adapters.images import DockerImages
+from branchline.adapters.registry import RegistryArchive
 from branchline.domain.errors import BadInput, BranchlineError, Cancelled, DeploymentFailed, PlatformBroke
-from branchline.ports import Images
+from branchline.ports import ImageArchive, Images
 from tests.contract.conftest import BASE_IMAGE
-from tests.fakes.images import FakeImages
+from tests.fakes.images import FakeArchive, FakeImages
 from tests.fakes.log import FakeInterrupt, FakeLog
 
 GO_ON = FakeInterrupt()
@@ -28,6 +29,7 @@ class World:
     """Images with a registry that works, and the same with one that does not answer."""
 
     images: Images
+    archive: ImageArchive
     away: Callable[[], Images]
     context: Path
     tags: set[str]
@@ -66,15 +68,16 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             fake.trouble = "unreachable"
             return fake
 
-        yield World(fake, stop_registry, context, set())
+        yield World(fake, FakeArchive(fake), stop_registry, context, set())
         return
-    endpoint = request.getfixturevalue("registry").endpoint
-    images = DockerImages(None, endpoint)
+    registry = request.getfixturevalue("registry")
+    archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
+    images = DockerImages(None, registry.endpoint)
     api = request.getfixturevalue("docker_api")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         port = taken.getsockname()[1]
-        made = World(images, lambda: DockerImages(None, f"127.0.0.1:{port}"), context, set())
+        made = World(images, archive, lambda: DockerImages(None, f"127.0.0.1:{port}"), context, set())
         yield made
     for image in api.images(filters={"label": f"branchline.instance={LABELS['branchline.instance']}"}):
         api.remove_image(image["Id"], force=True)
@@ -284,3 +287,54 @@ def test_publishing_can_be_cancelled(world: World) -> None:
     stop.cancel()
     with pytest.raises(Cancelled):
         world.images.publish(small(world), "blt/shop", "1", FakeLog(), stop)
+
+
+# --- housekeeping
+
+
+def test_strays_are_what_was_published_and_is_not_kept(world: World) -> None:
+    kept, gone = (world.images.publish(small(world), "blt/shop", tag, FakeLog(), GO_ON) for tag in "12")
+    unpublished = small(world)
+    strays = [name for names in world.images.strays({kept}) for name in names]
+    assert any(name.endswith(f"/{gone}") for name in strays)
+    assert not any(name.endswith(f"/{kept}") for name in strays)
+    forget_these = [name for name in strays if "/blt/shop" in name]
+    for name in forget_these:
+        world.images.remove(name)
+    log = FakeLog()
+    world.images.pull(kept, log, GO_ON)
+    assert log.lines == []
+    world.images.pull(gone, log, GO_ON)
+    assert log.lines
+    assert world.images.publish(unpublished, "blt/other", "1", FakeLog(), GO_ON)
+    strays = [name for names in world.images.strays({kept, gone}) for name in names]
+    assert not any(name.endswith((f"/{kept}", f"/{gone}")) for name in strays)
+
+
+def test_what_the_archive_prunes_is_gone_and_what_it_keeps_is_whole(world: World) -> None:
+    kept, *gone = [world.images.publish(small(world), "blt/archive", tag, FakeLog(), GO_ON) for tag in "123"]
+    other = world.images.publish(small(world), "blt/spared", "1", FakeLog(), GO_ON)
+    assert world.archive.prune("blt/archive", {kept}) == sorted(gone)
+    world.archive.reclaim()
+    assert world.archive.prune("blt/archive", {kept}) == []
+    assert world.archive.prune("blt/never-heard-of", set()) == []
+    forget(world, "blt/archive", "blt/spared")
+    for reference in (kept, other):
+        assert world.images.pull(reference, FakeLog(), GO_ON)
+    with pytest.raises(PlatformBroke) as caught:
+        world.images.pull(gone[0], FakeLog(), GO_ON)
+    assert caught.value.code == "image_gone"
+    assert world.archive.prune("blt/archive", set()) == [kept]
+
+
+def forget(world: World, *repositories: str) -> None:
+    """Remove from this machine what was published there."""
+    for name in [name for names in world.images.strays(set()) for name in names]:
+        if any(f"/{repository}" in name for repository in repositories):
+            world.images.remove(name)
+
+
+def test_the_build_cache_can_be_bounded(world: World) -> None:
+    world.build(f"FROM {BASE_IMAGE}\nRUN head -c 3000000 /dev/urandom > /{os.getpid()}\n")
+    assert world.images.bound_cache(10**12) == 0
+    assert world.images.bound_cache(10**6) > 10**6 or isinstance(world.images, FakeImages)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from branchline.domain.errors import BranchlineError, Conflict
+from branchline.domain.deployment import Fence
+from branchline.domain.errors import BranchlineError, Conflict, TakenOver
 from branchline.ports import Route, Traffic
 from tests.contract.proxy_worlds import CaddyWorld, FakeWorld, World, hostname, new_environment, wait_until
 
@@ -37,6 +38,19 @@ def test_a_switch_sends_traffic_and_repeating_it_changes_nothing(world: World) -
         world.proxy.switch(environment, [hostname(environment)], [Route("/", (target,))])
         assert world.ask(hostname(environment)) == target
         assert world.proxy.routes(environment) == [Route("/", (target,))]
+
+
+def test_whether_it_leads_where_it_should(world: World) -> None:
+    environment, target = new_environment(), world.target()
+    names, routes = [hostname(environment), f"www.{hostname(environment)}"], [Route("/", (target,))]
+    assert not world.proxy.leads(environment, names, routes)
+    assert world.proxy.leads(environment, [], [])
+    world.proxy.switch(environment, names, routes)
+    assert world.proxy.leads(environment, names, routes)
+    assert world.proxy.leads(environment, names[::-1], routes)
+    assert not world.proxy.leads(environment, names[:1], routes)
+    assert not world.proxy.leads(environment, names, [Route("/api", (target,))])
+    assert not world.proxy.leads(environment, [], [])
 
 
 def test_every_switch_leads_to_its_own_target(world: World) -> None:
@@ -108,6 +122,25 @@ def test_removing_stops_the_answers_and_frees_the_hostname(world: World) -> None
         assert world.proxy.routes(one) == []
     world.proxy.switch(other, [name], [Route("/", (target,))])
     assert world.ask(name) == target
+
+
+def test_who_comes_late_changes_nothing(world: World) -> None:
+    environment, first, second = new_environment(), world.target(), world.target()
+    names = [hostname(environment)]
+    world.proxy.switch(environment, names, [Route("/", (first,))], Fence(7, 1))
+    world.proxy.switch(environment, names, [Route("/", (second,))], Fence(7, 2))
+    for late in (Fence(7, 1), Fence(6, 9)):
+        with pytest.raises(TakenOver):
+            world.proxy.switch(environment, names, [Route("/", (first,))], late)
+        with pytest.raises(TakenOver):
+            world.proxy.switch(environment, names, [], late)
+    assert world.ask(names[0]) == second
+    world.proxy.switch(environment, names, [], Fence(8, 1))
+    with pytest.raises(TakenOver):
+        world.proxy.switch(environment, names, [Route("/", (second,))], Fence(7, 2))
+    assert world.ask(names[0]) is None
+    world.proxy.switch(environment, names, [Route("/", (first,))], Fence(8, 1))
+    assert world.ask(names[0]) == first
 
 
 def test_a_hostname_of_somebody_else_is_refused_and_nothing_changes(world: World) -> None:

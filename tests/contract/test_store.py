@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -13,7 +13,7 @@ from branchline.domain.access import Actor, Role
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
-from branchline.domain.errors import Conflict, NotFound
+from branchline.domain.errors import Conflict, NotFound, TakenOver
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
@@ -21,7 +21,7 @@ from branchline.operations.gate import Gate
 from branchline.operations.requests import Deployments
 from branchline.operations.views import Views
 from branchline.ports import Revision
-from branchline.records import Store
+from branchline.records import GONE_TEXT, Store
 from tests.fakes.source import FakeSource
 from tests.fakes.store import MemoryStore
 
@@ -98,6 +98,44 @@ def test_hostnames_belong_to_one_environment(store: Store, project: Project) -> 
         records.environments.claim_hostnames(staging, [other])
         assert records.environments.hostnames(develop) == [mine]
         assert records.environments.hostnames(staging) == [other]
+
+
+def test_environments_of_a_tier_and_those_at_work(store: Store, project: Project) -> None:
+    develop, staging = environment(store, project), environment(store, project, "staging")
+    production = environment(store, project, "production", Tier.PRODUCTION)
+    asked = queue(store, develop)
+    claim_until_mine(store, {asked.id})
+    with store.transaction() as records:
+        mine = [one for one in records.environments.of_tier(Tier.NONPROD) if one.project == project.name]
+        assert mine == [develop, staging]
+        assert production in records.environments.of_tier(Tier.PRODUCTION)
+        assert {develop.id, staging.id} & records.deployments.at_work(Tier.NONPROD) == {develop.id}
+        assert production.id not in records.deployments.at_work(Tier.PRODUCTION)
+        records.deployments.finish(asked.id, State.FAILED)
+        assert develop.id not in records.deployments.at_work(Tier.NONPROD)
+
+
+def test_who_has_a_hostname(store: Store, project: Project) -> None:
+    develop, staging = environment(store, project), environment(store, project, "staging")
+    mine, other = (f"{name}-{project.name}.test" for name in ("develop", "staging"))
+    with store.transaction() as records:
+        records.environments.claim_hostnames(develop, [mine])
+        records.environments.claim_hostnames(staging, [other])
+        assert records.environments.owners([mine, other, f"free-{project.name}.test"]) == {
+            mine: develop.id,
+            other: staging.id,
+        }
+        assert records.environments.owners([]) == {}
+
+
+def test_trouble_stays_until_something_else_is_live(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    with store.transaction() as records:
+        records.environments.note_trouble(place, "Web 1 is missing.")
+    with store.transaction() as records:
+        assert records.environments.get(project.name, "develop").trouble == "Web 1 is missing."
+        records.environments.set_live(place, None)
+        assert records.environments.get(project.name, "develop").trouble == ""
 
 
 def test_a_release_of_the_same_inputs_is_the_same_release(store: Store, project: Project) -> None:
@@ -221,12 +259,41 @@ def test_pages_of_deployments(store: Store, project: Project) -> None:
     assert newest + older == numbers[::-1]
 
 
-def test_adopting_changes_the_carrier(store: Store, project: Project) -> None:
+def test_taking_over_locks_out_who_carried_it(store: Store, project: Project) -> None:
     asked = queue(store, environment(store, project))
     with store.transaction() as records:
-        records.deployments.adopt(asked.id, "runner-2")
+        assert records.deployments.take_over(asked.id, "runner-2", "runner-1") is None
+    claim_until_mine(store, {asked.id})
+    with store.transaction() as records:
+        claimed = records.deployments.get(asked.id)
+        assert records.deployments.take_over(asked.id, "runner-3", "runner-2") is None
+        taken = records.deployments.take_over(asked.id, "runner-2", "runner-1")
+        assert taken
+        assert taken.fence > claimed.fence > asked.fence
         records.deployments.ask_to_cancel(asked.id)
-        assert records.deployments.carried_by(asked.id) == ("runner-2", True)
+        assert records.deployments.carried_by(asked.id) == (taken.fence, True)
+        records.deployments.hold(taken.fence)
+        with pytest.raises(TakenOver):
+            records.deployments.hold(claimed.fence)
+        records.deployments.finish(asked.id, State.SUCCEEDED)
+        assert records.deployments.take_over(asked.id, "runner-4", "runner-2") is None
+
+
+def test_an_ended_stage_gives_what_it_left_behind(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    left = {"output": {"image": "sha256:1"}, "failure": None, "broke": False}
+    with store.transaction() as records:
+        first = records.deployments.begin_stage(asked.id, Stage.BUILD)
+        assert (first.attempts, first.hung, first.result) == (1, False, None)
+        records.deployments.note_hung(asked.id, Stage.BUILD)
+    with store.transaction() as records:
+        second = records.deployments.begin_stage(asked.id, Stage.BUILD)
+        assert (second.attempts, second.hung, second.result) == (2, True, None)
+        records.deployments.end_stage(asked.id, Stage.BUILD, StageState.PASSED, "", left)
+    with store.transaction() as records:
+        third = records.deployments.begin_stage(asked.id, Stage.BUILD)
+    assert (third.state, third.result) == (StageState.PASSED, left)
+    assert third.finished_at is not None
 
 
 def test_the_register_keeps_order_and_detail(store: Store, project: Project) -> None:
@@ -261,6 +328,9 @@ def test_logs_come_back_as_they_were_written(store: Store, project: Project) -> 
     rest = store.read_log(asked.id, first[-1].seq, 10)
     assert [line.text for line in first + rest] == [f"line {number} ü ␀" for number in range(5)]
     assert store.log_size(asked.id) == sum(len(line.text) for line in first + rest)
+    store.append_log(asked.id, [(now, "test", "another stage's")])
+    assert store.last_lines(asked.id, "build", 2) == ["line 3 ü ␀", "line 4 ü ␀"]
+    assert store.last_lines(asked.id, "start", 2) == []
 
 
 # --- two at once ---
@@ -321,3 +391,107 @@ def test_no_stage_begins_while_somebody_cancels(store: Store, project: Project) 
         assert beginning.is_alive()
         assert records.deployments.stages(asked.id) == []
     beginning.join()
+
+
+def test_a_release_that_lost_its_image_is_found_again_once_it_was_built_again(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        first = records.releases.add(project, "a" * 40, "key-1", f"{project.name}@sha256:1", MANIFEST)
+        records.releases.add(project, "b" * 40, "key-2", f"{project.name}@sha256:2", MANIFEST)
+        records.releases.hold({first.id})
+        records.releases.note_removed({first.id})
+    with store.transaction() as records:
+        assert records.releases.find(project, "key-1") is None
+        assert records.releases.get(first.id) == first
+        mine = {image for image in records.releases.images() if image.startswith(project.name)}
+        assert mine == {f"{project.name}@sha256:2"}
+        again = records.releases.add(project, "a" * 40, "key-1", f"{project.name}@sha256:3", MANIFEST)
+        assert (again.id, again.number, again.image) == (first.id, first.number, f"{project.name}@sha256:3")
+        assert records.releases.find(project, "key-1") == again
+
+
+def test_uses_tell_what_each_environment_has_of_a_release(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    releases, asked = [], []
+    for number in range(5):
+        with store.transaction() as records:
+            releases.append(records.releases.add(project, "a" * 40, f"key-{number}", f"x@sha256:{number}", MANIFEST).id)
+        one = queue(store, place)
+        with store.transaction() as records:
+            records.deployments.note_release(one.id, releases[-1])
+            state = State.FAILED if number in {1, 3} else State.SUCCEEDED
+            if number != 4:
+                records.deployments.finish(one.id, state)
+            if number == 2:
+                records.deployments.note_replaces(one.id)
+            if number in {0, 2}:
+                records.environments.set_live(place, one.id)
+        asked.append(one.id)
+    with store.transaction() as records:
+        found = {use.release: use for use in records.releases.uses() if use.environment == place.id}
+    assert [found[one].needed for one in releases] == [True, False, True, False, True]
+    assert [found[one].succeeded for one in releases] == [asked[0], None, asked[2], None, None]
+
+
+@pytest.mark.parametrize("store", [pytest.param("postgres", marks=pytest.mark.stack)], indirect=True)
+def test_whoever_finds_a_release_keeps_its_image_until_that_is_written_down(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    deployment = queue(store, place)
+    with store.transaction() as records:
+        release = records.releases.add(project, "a" * 40, "key-1", "x@sha256:1", MANIFEST)
+    found, uses = threading.Event(), []
+
+    def clean() -> None:
+        found.wait(10)
+        with store.transaction() as records:
+            records.releases.hold({release.id})
+            uses.extend(use.release for use in records.releases.uses() if use.needed)
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    with store.transaction() as records:
+        assert records.releases.find(project, "key-1") == release
+        found.set()
+        cleaner.join(0.3)
+        assert cleaner.is_alive()
+        records.deployments.note_release(deployment.id, release.id)
+    cleaner.join(10)
+    assert release.id in uses
+
+
+def test_logs_go_by_age_and_count_but_not_that_of_what_is_live(store: Store, project: Project) -> None:
+    place = environment(store, project)
+    asked = [queue(store, place).id for _ in range(5)]
+    now = datetime.now(UTC)
+    for one in asked:
+        store.append_log(one, [(now, "build", "a line")])
+    with store.transaction() as records:
+        for one in asked[:4]:
+            records.deployments.finish(one, State.SUCCEEDED)
+        records.environments.set_live(place, asked[0])
+    assert store.prune_logs(now - timedelta(days=1), keep=2) >= 1
+    said = [[line.text for line in store.read_log(one, 0, 9)] for one in asked]
+    assert said == [["a line"], [GONE_TEXT], ["a line"], ["a line"], ["a line"]]
+    for _ in range(2):
+        store.prune_logs(datetime.now(UTC) + timedelta(days=1), keep=2)
+    said = [[line.text for line in store.read_log(one, 0, 9)] for one in asked]
+    assert said == [["a line"], [GONE_TEXT], [GONE_TEXT], [GONE_TEXT], ["a line"]]
+
+
+def test_those_who_share_a_name_are_alone_together(store: Store) -> None:
+    name = f"n{uuid4().hex}"
+    with store.alone(name, shared=True) as first, store.alone(name, shared=True) as second:
+        assert first
+        assert second
+        with store.alone(name) as third:
+            assert not third
+    with store.alone(name) as third, store.alone(name, shared=True) as fourth:
+        assert third
+        assert not fourth
+
+
+def test_one_at_a_time_is_alone_with_a_name(store: Store) -> None:
+    name = uuid4().hex
+    with store.alone(name) as first, store.alone(name) as second, store.alone(f"{name}-other") as another:
+        assert (first, second, another) == (True, False, True)
+    with store.alone(name) as again:
+        assert again

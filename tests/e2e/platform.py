@@ -171,6 +171,16 @@ class Platform:
     def log(self, number: int) -> str:
         return self.api("GET", f"/deployments/{number}/log", headers={"Accept": "text/plain"}).text
 
+    def why(self, done: Mapping[str, Any]) -> str:
+        """Everything that tells why a deployment ended as it did."""
+        faults = [
+            line
+            for file in sorted(self.layout.log.glob("runner-*.log"))
+            for line in file.read_text(errors="replace").splitlines()
+            if '"fault"' in line or '"error"' in line
+        ]
+        return "\n".join([json.dumps(done, indent=1), self.log(done["id"]), *faults[-5:]])
+
     # --- users ---
 
     def get(self, host: str, path: str = "/", timeout: float = 15) -> httpx.Response:

@@ -11,7 +11,7 @@ from branchline.domain.config import Secret
 from branchline.domain.environment import Environment
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Limits
-from branchline.ports import Instance, InstanceState, Interrupt, Log, ServiceSpec
+from branchline.ports import NETWORK, Instance, InstanceState, Interrupt, Log, ServiceSpec
 
 _FIXED_ADDRESSES = 46
 Owner = tuple[str, str]
@@ -116,9 +116,11 @@ class FakeContainers:
         with self._asked("start", environment.key, str(deployment)):
             self.networks.add(_owner(environment))
             self._check_room(environment, deployment, services)
+            before = set(self.containers)
             for spec in services:
                 if spec.command[0] in self.missing_commands:
-                    self._remove(environment, deployment)
+                    for name in set(self.containers) - before:
+                        del self.containers[name]
                     raise DeploymentFailed(
                         f"The image has no command {spec.command[0]!r}.", code="command_not_found", hint="Check it."
                     )
@@ -194,12 +196,32 @@ class FakeContainers:
         except DeploymentFailed:
             self._end_one_off(key)
             raise
-        self._end_one_off(key)
         return one_off.status
+
+    def forget_run(self, environment: Environment, name: str, deployment: int) -> None:
+        with self._asked("forget_run", environment.key, str(deployment), name):
+            self._end_one_off(f"{environment.key}-d{deployment}-run-{name}")
 
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
         with self._asked("stop", environment.key, str(deployment)):
             self._remove(environment, deployment)
+
+    def missing(self, environment: Environment, deployment: int, services: Mapping[str, int]) -> list[str]:
+        with self._asked("missing", environment.key, str(deployment)):
+            lacks = [] if _owner(environment) in self.networks else [NETWORK]
+            mine = {
+                (one.instance.service, one.instance.replica)
+                for one in self.containers.values()
+                if one.owner == _owner(environment) and one.instance.deployment == deployment
+            }
+            wanted = [(name, replica) for name, many in services.items() for replica in range(1, many + 1)]
+            return lacks + [f"{name} {replica}" for name, replica in wanted if (name, replica) not in mine]
+
+    def deployments(self, environment: Environment) -> set[int]:
+        with self._asked("deployments", environment.key):
+            owner = _owner(environment)
+            services = {one.instance.deployment for one in self.containers.values() if one.owner == owner}
+            return services | {one.deployment for one in self._one_offs.values() if one.owner == owner}
 
     def destroy(self, environment: Environment) -> None:
         with self._asked("destroy", environment.key):

@@ -1,10 +1,10 @@
-"""Fake of Images: reads simple Dockerfiles, keeps images and a registry in memory, and has troubles to order."""
+"""Fakes of Images and ImageArchive: read simple Dockerfiles, keep all in memory, and have troubles to order."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,8 +36,14 @@ class FakeImages:
         self.in_use: set[str] = set()
         self.trouble = ""
         self.builds = 0
+        self.cache_bound: int | None = None
         self._registry = registry
         self._bases = {"scratch", *bases}
+
+    def lose_all(self) -> None:
+        """Somebody emptied the machine and the registry."""
+        for kept in (self.published, self.local, self.names):
+            kept.clear()
 
     def build(
         self,
@@ -103,11 +109,26 @@ class FakeImages:
         gone = {known for known, id in self.names.items() if name in {known, id}}
         # As Docker does: with the last tag of a repository its digests go too.
         repositories = {known.rpartition(":")[0] for known in gone}
-        gone |= {known for known in self.names if known.partition("@")[0] in repositories and "@" in known}
+        mine = {known for known, id in self.names.items() if id == image.id}
+        gone |= {known for known in mine if known.partition("@")[0] in repositories and "@" in known}
         for known in gone:
             del self.names[known]
         if image.id not in self.names.values():
             del self.local[image.id]
+
+    def strays(self, keep: Collection[str]) -> list[list[str]]:
+        wanted = {f"{self._registry}/{reference}" for reference in keep}
+        strays = []
+        for id in list(self.local):
+            mine = [name for name, of in self.names.items() if of == id and name.startswith(f"{self._registry}/")]
+            if mine and id not in self.in_use and not wanted.intersection(mine):
+                strays.append(mine)
+        return strays
+
+    def bound_cache(self, size: int) -> int:
+        """It has no cache to bound."""
+        self.cache_bound = size
+        return 0
 
     def _find(self, name: str) -> FakeImage | None:
         return self.local.get(self.names.get(name, name))
@@ -154,3 +175,21 @@ class FakeImages:
                 elif name in {"exit", "false"}:
                     sentence = f"The build failed at `{step}` (exit status {value or 1})."
                     raise DeploymentFailed(sentence, code="build_failed", hint="See the log.")
+
+
+class FakeArchive:
+    """Fake of ImageArchive: the registry of these images; `reclaimed` counts how often room was given back."""
+
+    def __init__(self, images: FakeImages) -> None:
+        self._images = images
+        self.reclaimed = 0
+
+    def prune(self, repository: str, keep: Collection[str]) -> list[str]:
+        mine = [one for one in self._images.published if one.partition("@")[0] == repository]
+        gone = sorted(one for one in mine if one not in keep)
+        for one in gone:
+            del self._images.published[one]
+        return gone
+
+    def reclaim(self) -> None:
+        self.reclaimed += 1

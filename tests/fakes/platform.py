@@ -139,6 +139,7 @@ class FakeEnvironments(Part):
             running=next((view for view in newest if view.state is State.RUNNING), None),
             last=next((view for view in newest if view.state.final and view.state not in ended), None),
             queued=sum(view.state is State.QUEUED for view in newest),
+            trouble=self.platform.troubles.get((project, name), ""),
         )
 
 
@@ -269,6 +270,7 @@ class FakePlatform:
         self.known_tokens: dict[str, tuple[str, Role]] = {role.value: (f"bl_{role}", role) for role in Role}
         self.repositories: dict[str, str] = {}
         self.places: dict[tuple[str, str], Tier] = {}
+        self.troubles: dict[tuple[str, str], str] = {}
         self.views: dict[int, DeploymentView] = {}
         self.logs: dict[int, list[LogLine]] = {}
         self.settings: dict[tuple[str, str], tuple[dict[str, str], int]] = {}

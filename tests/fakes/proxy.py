@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from branchline.domain.deployment import Fence
 from branchline.domain.environment import Environment
-from branchline.domain.errors import Conflict, DeploymentFailed
+from branchline.domain.errors import Conflict, DeploymentFailed, TakenOver
 from branchline.ports import Route, Traffic
 
 
@@ -25,13 +26,20 @@ class FakeProxy:
     def __init__(self) -> None:
         self.live: dict[str, Switched] = {}
         self.history: list[tuple[str, Switched]] = []
+        self.fences: dict[str, Fence] = {}
         self.busy: Counter[str] = Counter()
         self._answers: list[tuple[str, int]] = []
 
-    def switch(self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route]) -> None:
+    def switch(
+        self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route], fence: Fence | None = None
+    ) -> None:
         wanted = Switched(tuple(hostnames), tuple(routes))
         if routes:
             self._check(environment.key, wanted)
+        last = self.fences.get(environment.key, Fence(0, 0))
+        if fence is not None and fence < last:
+            raise TakenOver("Somebody later has changed the routes.")
+        self.fences[environment.key] = fence or last
         if self.live.get(environment.key, Switched((), ())) != wanted:
             self.history.append((environment.key, wanted))
         if routes:
@@ -42,6 +50,12 @@ class FakeProxy:
     def routes(self, environment: Environment) -> list[Route]:
         live = self.live.get(environment.key)
         return sorted(live.routes, key=lambda route: route.prefix) if live else []
+
+    def leads(self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route]) -> bool:
+        live = self.live.get(environment.key)
+        if live is None:
+            return not routes
+        return (sorted(live.hostnames), sorted(live.routes, key=repr)) == (sorted(hostnames), sorted(routes, key=repr))
 
     def in_flight(self, targets: Sequence[str]) -> int:
         return sum(self.busy[target] for target in targets)

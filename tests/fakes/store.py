@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,31 +14,34 @@ from typing import Any
 
 from branchline.domain.access import Role
 from branchline.domain.audit import AuditEvent
-from branchline.domain.deployment import Deployment, Failure, State, Trigger
+from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
-from branchline.domain.errors import Conflict, NotFound, PlatformBroke
+from branchline.domain.errors import Conflict, NotFound, PlatformBroke, TakenOver
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
 from branchline.domain.release import Release
+from branchline.domain.retention import Use
 from branchline.ports import Revision
-from branchline.records import Line, StageRecord, TokenRecord
+from branchline.records import GONE_STAGE, GONE_TEXT, Line, StageRecord, TokenRecord
 
 
 @dataclass
 class Tables:
-    """Everything that the store holds."""
+    """Everything that the store holds. `witness` is told of what happens to stages, before it is written."""
 
     projects: dict[str, Project] = field(default_factory=dict)
     environments: dict[int, Environment] = field(default_factory=dict)
     hostnames: dict[str, int] = field(default_factory=dict)
     releases: dict[int, tuple[str, Release]] = field(default_factory=dict)
+    imageless: set[int] = field(default_factory=set)
     deployments: dict[int, Deployment] = field(default_factory=dict)
     runners: dict[int, str] = field(default_factory=dict)
     noted: set[int] = field(default_factory=set)
     stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
     tokens: dict[str, tuple[str, TokenRecord]] = field(default_factory=dict)
+    witness: Callable[[str, Stage | None], None] = lambda _moment, _stage: None
 
 
 def _now() -> datetime:
@@ -86,6 +91,10 @@ class MemoryEnvironments:
         mine = [one for one in self._t.environments.values() if one.project == project]
         return sorted(mine, key=lambda one: one.name)
 
+    def of_tier(self, tier: Tier) -> list[Environment]:
+        mine = [one for one in self._t.environments.values() if one.tier is tier]
+        return sorted(mine, key=lambda one: (one.project, one.name))
+
     def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
         for name in hostnames:
             if self._t.hostnames.get(name, environment.id) != environment.id:
@@ -97,9 +106,16 @@ class MemoryEnvironments:
     def hostnames(self, environment: Environment) -> list[str]:
         return sorted(name for name, owner in self._t.hostnames.items() if owner == environment.id)
 
+    def owners(self, hostnames: Sequence[str]) -> dict[str, int]:
+        return {name: self._t.hostnames[name] for name in hostnames if name in self._t.hostnames}
+
     def set_live(self, environment: Environment, deployment: int | None) -> None:
         known = self._t.environments[environment.id]
-        self._t.environments[environment.id] = replace(known, live_deployment=deployment)
+        self._t.environments[environment.id] = replace(known, live_deployment=deployment, trouble="")
+
+    def note_trouble(self, environment: Environment, trouble: str) -> None:
+        known = self._t.environments[environment.id]
+        self._t.environments[environment.id] = replace(known, trouble=trouble)
 
 
 class MemoryReleases:
@@ -108,13 +124,18 @@ class MemoryReleases:
 
     def find(self, project: Project, build_key: str) -> Release | None:
         for key, release in self._t.releases.values():
-            if (release.project, key) == (project.name, build_key):
+            if (release.project, key) == (project.name, build_key) and release.id not in self._t.imageless:
                 return release
         return None
 
     def add(self, project: Project, commit: str, build_key: str, image: str, manifest: Manifest) -> Release:
         if (known := self.find(project, build_key)) is not None:
             return known
+        for key, release in self._t.releases.values():
+            if (release.project, key) == (project.name, build_key):
+                self._t.imageless.discard(release.id)
+                self._t.releases[release.id] = (key, replace(release, image=image))
+                return self.get(release.id)
         mine = [release for _, release in self._t.releases.values() if release.project == project.name]
         number = len(self._t.releases) + 1
         self._t.releases[number] = (
@@ -127,6 +148,28 @@ class MemoryReleases:
         if release not in self._t.releases:
             raise NotFound(f"There is no release {release}.", code="unknown_release")
         return self._t.releases[release][1]
+
+    def uses(self) -> list[Use]:
+        uses = []
+        for place in self._t.environments.values():
+            here = [one for one in self._t.deployments.values() if one.environment_id == place.id]
+            live = self._t.deployments[place.live_deployment] if place.live_deployment else None
+            for release in {one.release for one in here if one.release} - self._t.imageless:
+                mine = [one for one in here if one.release == release]
+                succeeded = max((one.id for one in mine if one.state is State.SUCCEEDED), default=None)
+                wanted = {live.id, live.replaces} if live else set()
+                wanted |= {max(one.id for one in here), *(one.id for one in mine if not one.state.final)}
+                uses.append(Use(release, place.id, succeeded, any(one.id in wanted for one in mine)))
+        return uses
+
+    def hold(self, releases: Collection[int]) -> None:
+        """One transaction at a time: nobody else is about to use anything."""
+
+    def note_removed(self, releases: Collection[int]) -> None:
+        self._t.imageless |= set(releases)
+
+    def images(self) -> set[str]:
+        return {release.image for _, release in self._t.releases.values() if release.id not in self._t.imageless}
 
 
 class MemoryDeployments:
@@ -201,14 +244,22 @@ class MemoryDeployments:
         load = [one.project for one in running]
         chosen = min(waiting, key=lambda one: (load.count(one.project), one.id))
         self._t.runners[chosen.id] = runner
-        return self._change(chosen.id, state=State.RUNNING, started_at=_now())
+        return self._change(chosen.id, state=State.RUNNING, started_at=_now(), attempt=chosen.attempt + 1)
 
-    def adopt(self, deployment: int, runner: str) -> Deployment:
+    def take_over(self, deployment: int, runner: str, instead_of: str) -> Deployment | None:
+        about = self.get(deployment)
+        if self._t.runners.get(deployment) != instead_of or about.state is not State.RUNNING:
+            return None
         self._t.runners[deployment] = runner
-        return self.get(deployment)
+        return self._change(deployment, attempt=about.attempt + 1)
 
-    def carried_by(self, deployment: int) -> tuple[str | None, bool]:
-        return self._t.runners.get(deployment), self.get(deployment).cancel_requested
+    def hold(self, fence: Fence) -> None:
+        if self.get(fence.deployment).fence != fence:
+            raise TakenOver(f"The runner {self._t.runners.get(fence.deployment)} carries it now.")
+
+    def carried_by(self, deployment: int) -> tuple[Fence, bool]:
+        about = self.get(deployment)
+        return about.fence, about.cancel_requested
 
     def running(self, tier: Tier) -> list[tuple[int, str]]:
         return [
@@ -217,12 +268,29 @@ class MemoryDeployments:
             if one.state is State.RUNNING and self._t.environments[one.environment_id].tier is tier
         ]
 
-    def begin_stage(self, deployment: int, stage: Stage) -> None:
-        self._t.stages.setdefault((deployment, stage), StageRecord(stage, StageState.RUNNING, _now(), None, ""))
+    def at_work(self, tier: Tier) -> set[int]:
+        return {self.get(number).environment_id for number, _ in self.running(tier)}
 
-    def end_stage(self, deployment: int, stage: Stage, state: StageState, note: str) -> None:
-        known = self._t.stages[deployment, stage]
-        self._t.stages[deployment, stage] = replace(known, state=state, note=note, finished_at=_now())
+    def begin_stage(self, deployment: int, stage: Stage) -> StageRecord:
+        known = self._t.stages.get((deployment, stage))
+        new = StageRecord(stage, StageState.RUNNING, _now(), None, "")
+        begun = replace(known, attempts=known.attempts + 1) if known else new
+        self._t.witness("begin", stage)
+        self._t.stages[deployment, stage] = begun
+        return begun
+
+    def end_stage(
+        self, deployment: int, stage: Stage, state: StageState, note: str, result: Mapping[str, Any] | None = None
+    ) -> None:
+        self._t.witness("end", stage)
+        kept = json.loads(json.dumps(result))
+        self._change_stage(deployment, stage, state=state, note=note, result=kept, finished_at=_now())
+
+    def note_hung(self, deployment: int, stage: Stage) -> None:
+        self._change_stage(deployment, stage, hung=True)
+
+    def _change_stage(self, deployment: int, stage: Stage, **values: Any) -> None:
+        self._t.stages[deployment, stage] = replace(self._t.stages[deployment, stage], **values)
 
     def stages(self, deployment: int) -> list[StageRecord]:
         return [record for (number, _), record in self._t.stages.items() if number == deployment]
@@ -244,6 +312,7 @@ class MemoryDeployments:
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
     ) -> bool:
+        self._t.witness("finish", None)
         if self.get(deployment).state.final:
             return False
         self._change(deployment, state=state, failed_stage=failed_stage, failure=failure, finished_at=_now())
@@ -315,6 +384,7 @@ class MemoryStore:
         self.tables = Tables()
         self.log: list[tuple[int, Line]] = []
         self.away = False
+        self.held: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     def _check(self) -> None:
@@ -332,6 +402,20 @@ class MemoryStore:
                 self.tables.__dict__.update(before.__dict__)
                 raise
 
+    @contextmanager
+    def alone(self, name: str, *, shared: bool = False) -> Iterator[bool]:
+        self._check()
+        with self._lock:
+            free = self.held[name] >= 0 if shared else self.held[name] == 0
+            if free:
+                self.held[name] += 1 if shared else -1
+        try:
+            yield free
+        finally:
+            if free:
+                with self._lock:
+                    self.held[name] -= 1 if shared else -1
+
     def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:
         self._check()
         with self._lock:
@@ -342,8 +426,26 @@ class MemoryStore:
         self._check()
         return [line for number, line in self.log if number == deployment and line.seq > after][:limit]
 
+    def last_lines(self, deployment: int, stage: str, count: int) -> list[str]:
+        self._check()
+        return [line.text for number, line in self.log if number == deployment and line.stage == stage][-count:]
+
     def log_size(self, deployment: int) -> int:
         return sum(len(line.text) for number, line in self.log if number == deployment)
+
+    def prune_logs(self, before: datetime, keep: int) -> int:
+        old = set()
+        for place in self.tables.environments.values():
+            everything = sorted(self.tables.deployments.values(), key=lambda one: -one.id)
+            ended = [one for one in everything if one.environment_id == place.id and one.finished_at]
+            for newness, one in enumerate(ended):
+                if (newness >= keep or one.finished_at < before) and one.id != place.live_deployment:
+                    old.add(one.id)
+        gone = {number for number, line in self.log if number in old and line.stage != GONE_STAGE}
+        self.log = [(number, line) for number, line in self.log if number not in gone]
+        for number in sorted(gone):
+            self.append_log(number, [(_now(), GONE_STAGE, GONE_TEXT)])
+        return len(gone)
 
     def stage_seconds(self) -> dict[str, tuple[int, float]]:
         seconds: dict[str, tuple[int, float]] = {}

@@ -288,6 +288,15 @@ def test_the_overview_tells_what_is_live_where(browser: httpx.Client, platform: 
     assert "1 queued" in text
 
 
+def test_what_an_environment_lacks_is_told(browser: httpx.Client, platform: FakePlatform) -> None:
+    number = platform.deployed("shop", "develop", "refs/heads/develop", COMMIT).id
+    platform.finish(number, State.SUCCEEDED)
+    platform.troubles["shop", "develop"] = "Web 1 is missing, and cannot be put back: <b>no</b> image."
+    log_in(browser)
+    for page in ("/", "/projects/shop"):
+        assert "Web 1 is missing, and cannot be put back: &lt;b&gt;no&lt;/b&gt; image." in browser.get(page).text
+
+
 def test_a_failure_is_told_with_what_to_do(browser: httpx.Client, platform: FakePlatform) -> None:
     number = platform.deployed("shop", "develop", "refs/heads/develop", COMMIT).id
     platform.stage(number, Stage.TEST, StageState.FAILED, 4.2)

@@ -26,6 +26,7 @@ from tests.contract.git_host import GitRepository, server, serving
 from tests.contract.test_source import files_of
 from tests.fakes.log import FakeInterrupt, FakeLog
 from tests.fakes.source import Link, Module
+from tests.full import small_disk
 
 GO_ON = FakeInterrupt()
 
@@ -192,6 +193,51 @@ def test_a_checkout_can_be_cancelled(source: GitSource, tmp_path: Path) -> None:
         with pytest.raises(Cancelled):
             source.checkout("shop", url, "0" * 40, tmp_path / "work", FakeLog(), FakeInterrupt(after=0.3))
         assert time.monotonic() - began < 1.3
+
+
+def test_a_slow_server_is_waited_for_and_a_stage_that_lasts_too_long_ends_it(tmp_path: Path) -> None:
+    shop = GitRepository(tmp_path / "shop.git")
+    commit = shop.commit("main", {"noise": os.urandom(150_000)})
+    shop.git("repack", "-adq")
+    shop.git("update-server-info")
+    with serving(shop.path, bytes_a_second=100_000) as url:
+        late, log = GitSource(tmp_path / "late"), FakeLog()
+        began = time.monotonic()
+        with pytest.raises(Cancelled):
+            late.checkout("shop", url, commit, tmp_path / "work", log, FakeInterrupt(after=0.5))
+        assert time.monotonic() - began < 1.5
+        assert log.last == f"Fetching {url}"
+        GitSource(tmp_path / "patient").checkout("shop", url, commit, tmp_path / "work", log, GO_ON)
+        assert time.monotonic() - began > 1.5
+    assert (tmp_path / "work" / "noise").stat().st_size == 150_000
+
+
+def test_a_disk_without_room_says_so_and_is_tried_again(tmp_path: Path) -> None:
+    shop = GitRepository(tmp_path / "shop.git")
+    commit = shop.commit("main", {f"noise{number}": os.urandom(100_000) for number in range(10)})
+    with small_disk(tmp_path / "mirrors", "4M") as mirrors, small_disk(tmp_path / "work", "4M") as works:
+        source = GitSource(mirrors.folder)
+
+        def full(work: Callable[[], object]) -> PlatformBroke:
+            with pytest.raises(PlatformBroke) as caught:
+                work()
+            assert caught.value.code == "no_space"
+            assert caught.value.hint
+            return caught.value
+
+        def check_out() -> None:
+            source.checkout("shop", shop.url, commit, works.folder / "1", FakeLog(), GO_ON)
+
+        for room in (0, 300_000):  # for nothing at all, and for what is small
+            mirrors.fill(leave=room)
+            assert str(mirrors.folder) in full(lambda: source.resolve("shop", shop.url, "main")).hint
+            mirrors.empty()
+        assert source.resolve("shop", shop.url, "main").commit == commit
+        works.fill(leave=500_000)
+        assert str(works.folder) in full(check_out).hint
+        works.empty()
+        check_out()
+        assert len(list((works.folder / "1").glob("noise*"))) == 10
 
 
 def test_many_at_once(source: GitSource, shop: GitRepository, tmp_path: Path) -> None:
@@ -412,3 +458,16 @@ def test_a_submodule_cannot_leave_through_a_link(source: GitSource, shop: GitRep
 )
 def test_relative_addresses(url: str, base: str, expected: str) -> None:
     assert absolute(url, base) == expected
+
+
+def test_a_commit_whose_files_are_still_on_their_way(source: GitSource, shop: GitRepository, tmp_path: Path) -> None:
+    shop.commit("main", {"file": "1"})
+    source.resolve("shop", shop.url, "main")
+    commit = shop.commit("main", {"file": "2", "folder/file": "3"})
+    # As somebody who fetches at this moment leaves it: the commit is there, its files are not yet.
+    loose = Path(commit[:2], commit[2:])
+    there = tmp_path / "mirrors" / "shop.git" / "objects" / loose
+    there.parent.mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "shop.git" / "objects" / loose, there)
+    source.checkout("shop", shop.url, commit, tmp_path / "work", FakeLog(), GO_ON)
+    assert files_of(tmp_path / "work") == {"file": "2", "folder/file": "3"}

@@ -98,7 +98,12 @@ def test_removing_leaves_nothing(folder: Path) -> None:
     routes = RoutesFolder(folder)
     put(routes, 1)
     routes.remove("shop")
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == ["environments", "hosts", "lock"]
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) == [
+        "environments",
+        "fences",
+        "hosts",
+        "lock",
+    ]
 
 
 @pytest.mark.usefixtures("tight_umask")
@@ -124,5 +129,23 @@ def test_nobody_waits_for_ever_for_the_lock(folder: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TimedOut) as caught:
             put(routes, 2)
-    assert caught.value.code == "routes_locked"
+    assert caught.value.code == "routes_unreachable"
     put(routes, 2)
+
+
+@pytest.mark.parametrize("routes", [{"/": ["10.0.0.1:80"]}, {"/": ["10.0.0.1:80"], "/api": ["10.0.0.2:80"]}])
+def test_whatever_somebody_removes_is_seen_and_put_back(folder: Path, routes: dict[str, list[str]]) -> None:
+    made = RoutesFolder(folder)
+    made.put("shop_develop", ["a.test", "b.test"], routes)
+    assert made.whole("shop_develop", ["a.test", "b.test"], routes)
+    live = folder / "environments" / "shop_develop" / "live"
+    generation = live.resolve()
+    entries = [path for path in generation.rglob("*") if not path.is_dir() or path.is_symlink()]
+    for damaged in [*entries, live, folder / "hosts" / "b.test"]:
+        fresh = live.resolve() / damaged.relative_to(generation) if damaged in entries else damaged
+        if not fresh.is_symlink() and not fresh.exists():
+            continue  # it carries the name of the generation that was replaced
+        fresh.unlink()
+        assert not made.whole("shop_develop", ["a.test", "b.test"], routes), damaged
+        made.put("shop_develop", ["a.test", "b.test"], routes)
+        assert made.whole("shop_develop", ["a.test", "b.test"], routes), damaged

@@ -238,6 +238,14 @@ def test_environments(cli: CommandLine, api: FakeApi) -> None:
     assert cli("env", "show", "shop", "nowhere").status == 2
 
 
+def test_what_an_environment_lacks_is_told(cli: CommandLine, api: FakeApi) -> None:
+    trouble = "Web 1 is missing, and cannot be put back: The registry does not have this image any more."
+    api.environments["shop", "develop"] = api.environments["shop", "develop"].model_copy(update={"trouble": trouble})
+    assert f"trouble      {trouble}" in cli("env", "show", "shop", "develop").out
+    assert trouble in cli("env", "list", "shop").out
+    assert cli("env", "list", "shop", "--json").json[0]["trouble"] == trouble
+
+
 def test_an_environment_without_an_address_cannot_be_opened(cli: CommandLine, api: FakeApi) -> None:
     api.environments["shop", "develop"] = api.environments["shop", "develop"].model_copy(update={"url": None})
     ran = cli("env", "open", "shop", "develop")

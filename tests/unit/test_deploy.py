@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,18 @@ from branchline.domain.audit import Kind
 from branchline.domain.config import Secret
 from branchline.domain.deployment import Deployment, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
-from branchline.domain.errors import PlatformBroke
-from branchline.domain.pipeline import Stage
+from branchline.domain.errors import PlatformBroke, TakenOver
+from branchline.domain.pipeline import MOST_ATTEMPTS, TIME_LIMITS, Stage
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
 from branchline.operations.launch import Launch
 from branchline.operations.pipeline import Pipeline
 from branchline.operations.traffic import TrafficShift
 from branchline.operations.variables import Variables
+from branchline.ports import Revision
 from tests.fakes.config import FakeConfigStore
 from tests.fakes.containers import Call, FakeContainers
 from tests.fakes.databases import FakeDatabases
-from tests.fakes.durable import FakeDurable, Killed
 from tests.fakes.images import FakeImages
 from tests.fakes.probes import FakeProbes
 from tests.fakes.proxy import FakeProxy
@@ -66,6 +65,10 @@ ROAD = [
 ]
 
 
+class Killed(BaseException):
+    """The process was killed here."""
+
+
 class World:
     """Everything outside, faked; `push` and `deploy` play a developer and a runner."""
 
@@ -80,6 +83,7 @@ class World:
         self.configs = FakeConfigStore()
         self.databases = FakeDatabases(Tier.NONPROD)
         self.faults: list[str] = []
+        self.patience = 120.0
         self.repository = self.source.host(REPOSITORY)
         with self.store.transaction() as records:
             project = records.projects.add("shop", REPOSITORY)
@@ -97,29 +101,64 @@ class World:
                 self.images,
                 self.containers,
                 self.databases,
-                worktree=lambda deployment: self.folder / str(deployment),
-                builds_at_once=1,
+                work=self.folder,
+                tier=Tier.NONPROD,
+                builds_at_once=2,
             ),
             Launch(self.store, self.images, self.containers, self.databases, variables, health, domain="test"),
             TrafficShift(self.store, self.containers, self.proxy, health, domain="test"),
             runner=name,
             log_limit=100_000,
+            patience=self.patience,
             report_fault=lambda _incident, trace: self.faults.append(trace),
         )
 
     def push(self, manifest: str = MANIFEST) -> Deployment:
         self.repository.commit("develop", {"branchline.yaml": manifest, "Dockerfile": "FROM scratch\n"})
-        revision = self.source.resolve("shop", REPOSITORY, "develop")
+        return self.ask(self.source.resolve("shop", REPOSITORY, "develop"))
+
+    def ask(self, revision: Revision) -> Deployment:
+        """Somebody asks for a commit that is there already, and a runner takes the work."""
         with self.store.transaction() as records:
             records.deployments.add(self.environment, revision, actor="ada", trigger=Trigger.CLI, reason="")
             claimed = records.deployments.claim(Tier.NONPROD, "runner-1")
         assert claimed
         return claimed
 
-    def deploy(self, manifest: str = MANIFEST, durable: FakeDurable | None = None) -> Deployment:
+    def deploy(self, manifest: str = MANIFEST) -> Deployment:
         asked = self.push(manifest)
-        self.runner().run(asked.id, durable or FakeDurable())
+        self.runner().run(asked)
         return self.deployment(asked.id)
+
+    def go_on(self, number: int, runner: str = "runner-2") -> Deployment:
+        """Another runner takes the deployment over and carries it to its end."""
+        with self.store.transaction() as records:
+            taken = records.deployments.take_over(number, runner, self.store.tables.runners[number])
+        assert taken
+        self.runner(runner).run(taken)
+        return self.deployment(number)
+
+    def die(self, moment: str, stage: Stage) -> None:
+        """The next process that comes there is killed: `before` a stage begins, when it has done its work but not said
+        so yet (`unrecorded`), or `after` it has."""
+        said: list[str] = []
+        dead: list[bool] = []  # a fake's tables are rolled back with the transaction that the kill ended; this is not
+
+        def witness(seen: str, of: Stage | None) -> None:
+            if dead:
+                return
+            if (seen, of) == ("end", stage):
+                said.append(seen)
+            now = {
+                "before": (seen, of) == ("begin", stage),
+                "unrecorded": (seen, of) == ("end", stage),
+                "after": bool(said) and seen in {"begin", "finish"},
+            }
+            if now[moment]:
+                dead.append(True)
+                raise Killed(stage)
+
+        self.store.tables.witness = witness
 
     def deployment(self, number: int) -> Deployment:
         with self.store.transaction() as records:
@@ -146,12 +185,6 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-@contextmanager
-def dying(durable: FakeDurable) -> Iterator[None]:
-    with pytest.raises(Killed):
-        yield
-
-
 def fails(words: str, status: int = 1):
     def program(call: Call) -> int:
         call.say(words)
@@ -161,10 +194,10 @@ def fails(words: str, status: int = 1):
 
 
 def test_a_first_release_becomes_live(world: World) -> None:
-    durable = FakeDurable()
-    done = world.deploy(durable=durable)
+    done = world.deploy()
     assert (done.state, done.failure) == (State.SUCCEEDED, None)
-    assert durable.ran == [*ROAD, Stage.DRAIN]
+    with world.store.transaction() as records:
+        assert [record.name for record in records.deployments.stages(done.id)] == [*ROAD, Stage.DRAIN]
     assert world.serving() == {done.id} == {world.live()}
     assert world.faults == []
     assert len(world.containers.instances(world.environment)) == 3
@@ -276,8 +309,8 @@ def test_too_many_errors_after_the_switch_undo_the_release(world: World) -> None
     before = world.deploy()
     switch = world.proxy.switch
 
-    def then_answer_badly(environment: Environment, hostnames, routes) -> None:
-        switch(environment, hostnames, routes)
+    def then_answer_badly(environment: Environment, hostnames, routes, fence) -> None:
+        switch(environment, hostnames, routes, fence)
         world.proxy.answer(HOST, 200, times=9)
         world.proxy.answer(HOST, 502, times=3)
 
@@ -325,8 +358,7 @@ def test_a_known_commit_is_built_and_tested_once(world: World) -> None:
             reason="",
         )
         records.deployments.claim(Tier.NONPROD, "runner-1")
-    world.runner().run(again.id, FakeDurable())
-    done = world.deployment(again.id)
+    done = world.go_on(again.id)
     with world.store.transaction() as records:
         states = {record.name: record.state for record in records.deployments.stages(again.id)}
     assert (done.state, done.release) == (State.SUCCEEDED, first.release)
@@ -337,34 +369,111 @@ def test_a_known_commit_is_built_and_tested_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("stage", [*ROAD, Stage.DRAIN])
-@pytest.mark.parametrize("moment", ["die_before", "die_after"])
+@pytest.mark.parametrize("moment", ["before", "unrecorded", "after"])
 def test_a_killed_runner_is_followed_by_another(world: World, stage: Stage, moment: str) -> None:
     before = world.deploy()
     migrated: list[str] = []
     world.containers.programs["migrate"] = lambda call: migrated.append("once") or 0
-    asked, durable = world.push(), FakeDurable()
-    setattr(durable, moment, stage)
-    with dying(durable):
-        world.runner("runner-1").run(asked.id, durable)
+    asked = world.push()
+    world.die(moment, stage)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
     assert world.serving() in ({before.id}, {asked.id})
-    world.runner("runner-2").run(asked.id, durable)
-    done = world.deployment(asked.id)
+    done = world.go_on(asked.id)
     assert (done.state, done.replaces) == (State.SUCCEEDED, before.id)
     assert world.serving() == {asked.id} == {world.live()}
     assert world.containers.running(world.environment) == [asked.id]
     assert world.faults == []
+    assert migrated == ["once"]
+    assert world.kinds(asked.id).count(Kind.STAGE_ENDED) == 11
+    assert world.kinds(asked.id).count(Kind.DEPLOYMENT_FINISHED) == 1
 
 
-@pytest.mark.parametrize("moment", ["die_before", "die_after"])
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        ("source", "checkout"),
+        ("images", "build"),
+        ("databases", "ensure_scratch"),
+        ("images", "publish"),
+        ("images", "pull"),
+        ("containers", "forget_run"),
+        ("probes", "probe"),
+        ("proxy", "mark"),
+        ("proxy", "in_flight"),
+    ],
+)
+def test_who_comes_back_late_changes_nothing(
+    world: World, part: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runner stands still in the middle of a stage, while another goes on and a newer deployment comes."""
+    world.deploy()
+    asked = world.push(MANIFEST.replace("environments:", "build: {args: {A: b}}\nenvironments:"))
+    real = getattr(getattr(world, part), method)
+    newest: list[Deployment] = []
+
+    def stand_still(*words, **named):
+        monkeypatch.undo()
+        world.go_on(asked.id)
+        newest.append(world.deploy())
+        return real(*words, **named)
+
+    monkeypatch.setattr(getattr(world, part), method, stand_still)
+    with pytest.raises(TakenOver):
+        world.runner().run(asked)
+    assert [world.deployment(one).state for one in (asked.id, newest[0].id)] == [State.SUCCEEDED] * 2
+    assert world.serving() == {newest[0].id} == {world.live()}
+    assert world.containers.running(world.environment) == [newest[0].id]
+    assert world.kinds(asked.id).count(Kind.STAGE_ENDED) == 11
+    assert world.kinds(asked.id).count(Kind.DEPLOYMENT_FINISHED) == 1
+    assert world.faults == []
+
+
+def test_a_stage_that_kills_its_runners_breaks(world: World) -> None:
+    before = world.deploy()
+
+    def kill(*_words):
+        raise Killed("start")
+
+    world.containers.start = kill
+    asked = world.push()
+    for number in range(MOST_ATTEMPTS):
+        with pytest.raises(Killed):
+            world.go_on(asked.id, f"runner {number}")
+    done = world.go_on(asked.id, "the last one")
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.BROKEN, Stage.START, "stage_kills_runners")
+    assert world.serving() == {before.id}
+
+
+def test_a_stage_that_hung_is_not_tried_again(world: World) -> None:
+    before, asked = world.deploy(), world.push()
+
+    def hang(*_words):
+        world.store.append_log(asked.id, [(asked.requested_at, "start", "Waiting for Docker")])
+        with world.store.transaction() as records:
+            records.deployments.note_hung(asked.id, Stage.START)
+        raise Killed("by the watchdog")
+
+    world.containers.start = hang
+    with pytest.raises(Killed):
+        world.runner().run(asked)
+    done = world.go_on(asked.id)
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.BROKEN, Stage.START, "stage_hung")
+    assert "It last said: Waiting for Docker —" in done.failure.hint
+    assert world.serving() == {before.id}
+
+
+@pytest.mark.parametrize("moment", ["before", "unrecorded", "after"])
 def test_a_runner_killed_while_undoing_is_followed_by_another(world: World, moment: str) -> None:
     before = world.deploy()
     world.probes.answer("web", (True, "HTTP 200"), (True, "HTTP 200"), (False, "HTTP 503"))
-    asked, durable = world.push(), FakeDurable()
-    setattr(durable, moment, Stage.UNDO)
-    with dying(durable):
-        world.runner("runner-1").run(asked.id, durable)
-    world.runner("runner-2").run(asked.id, durable)
-    assert world.deployment(asked.id).state is State.UNDONE
+    asked = world.push()
+    world.die(moment, Stage.UNDO)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
+    assert world.go_on(asked.id).state is State.UNDONE
     assert world.serving() == {before.id} == {world.live()}
     assert world.containers.running(world.environment) == [before.id]
 
@@ -386,10 +495,32 @@ def test_cancelling_while_the_tests_run(world: World) -> None:
 
 
 def test_a_stage_that_hangs_ends(world: World) -> None:
-    world.containers.programs["migrate"] = lambda call: call.sleep(30) or 0
+    def migrate(call: Call) -> int:
+        for number in range(5):
+            call.say(f"step {number}")
+        call.sleep(30)
+        return 0
+
+    world.containers.programs["migrate"] = migrate
     done = world.deploy(MANIFEST + "timeouts: {release: 300ms}\n")
     assert done.failure
     assert (done.state, done.failed_stage, done.failure.code) == (State.FAILED, Stage.RELEASE, "stage_timed_out")
+    assert "It last said: step 2 | step 3 | step 4 —" in done.failure.hint
+    assert "timeouts.release" in done.failure.hint
+
+
+def test_a_slow_git_host_is_told_from_a_slow_project(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TIME_LIMITS, Stage.CHECKOUT, 0.3)
+
+    def slowly(_project, _repository, _commit, _folder, log, stop):
+        log.write("Fetching git@slow.test:shop.git")
+        stop.wait(30)
+
+    world.source.checkout = slowly
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.FAILED, Stage.CHECKOUT, "stage_timed_out")
+    assert done.failure.hint.startswith("It last said: Fetching git@slow.test:shop.git — The git host is slow")
 
 
 def test_a_short_outage_is_waited_for(world: World) -> None:
@@ -454,25 +585,20 @@ def test_draining_waits_for_requests_in_flight(world: World) -> None:
 
 
 def test_an_image_that_somebody_pruned_is_built_again(world: World) -> None:
-    asked, durable = world.push(), FakeDurable()
-    durable.die_before = Stage.PUBLISH
-    with dying(durable):
-        world.runner().run(asked.id, durable)
+    asked = world.push()
+    world.die("before", Stage.PUBLISH)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
     world.images.local.clear()
     world.images.names.clear()
-    world.runner("runner-2").run(asked.id, durable)
-    assert world.deployment(asked.id).state is State.SUCCEEDED
+    assert world.go_on(asked.id).state is State.SUCCEEDED
 
 
 def test_a_context_that_leads_out_of_the_repository_is_refused(world: World) -> None:
     manifest = MANIFEST + "build: {context: link}\n"
     world.repository.commit("develop", {"branchline.yaml": manifest, "link": Link("/etc")})
-    revision = world.source.resolve("shop", REPOSITORY, "develop")
-    with world.store.transaction() as records:
-        records.deployments.add(world.environment, revision, actor="ada", trigger=Trigger.CLI, reason="")
-        asked = records.deployments.claim(Tier.NONPROD, "runner-1")
-    assert asked
-    world.runner().run(asked.id, FakeDurable())
+    asked = world.ask(world.source.resolve("shop", REPOSITORY, "develop"))
+    world.runner().run(asked)
     done = world.deployment(asked.id)
     assert done.failure
     assert (done.failed_stage, done.failure.code) == (Stage.BUILD, "context_outside")
@@ -510,13 +636,13 @@ def test_a_probe_that_prints_a_secret(world: World) -> None:
 @pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.WATCH])
 def test_a_runner_that_goes_on_hides_the_same_secrets(world: World, stage: Stage) -> None:
     world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
-    asked, durable = world.push(), FakeDurable()
-    durable.die_before = stage
-    with dying(durable):
-        world.runner("runner-1").run(asked.id, durable)
+    asked = world.push()
+    world.die("before", stage)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
     for one in world.containers.instances(world.environment):
         world.containers.crash(one, 3, said="cannot use very-secret-value")
-    world.runner("runner-2").run(asked.id, durable)
+    world.go_on(asked.id)
     assert "cannot use [hidden]" in world.log(asked.id)
     assert "very-secret-value" not in world.log(asked.id)
 
@@ -535,6 +661,97 @@ def test_no_story_breaks_over_its_bookkeeping(world: World) -> None:
     world.images.pull = while_the_database_goes_away
     assert world.deploy().state is State.SUCCEEDED
     assert world.faults == []
+
+
+@pytest.mark.parametrize("moment", ["begin", "end"])
+def test_who_reaches_no_database_leaves_the_story_to_whoever_does(world: World, moment: str) -> None:
+    """An outage that outlasts all patience ends no deployment: nothing could be told of its end."""
+    world.patience = 0.1
+    before, asked = world.deploy(), world.push()
+
+    def lose_the_database(seen: str, stage: Stage | None) -> None:
+        if (seen, stage) == (moment, Stage.START):
+            world.store.away = True
+            raise PlatformBroke("The platform's own database does not answer.", code="store_unreachable")
+
+    world.store.tables.witness = lose_the_database
+    with pytest.raises(PlatformBroke) as caught:
+        world.runner().run(asked)
+    assert caught.value.code == "store_unreachable"
+    world.store.away = False
+    world.store.tables.witness = lambda _moment, _stage: None
+    assert world.serving() == {before.id}
+    assert world.go_on(asked.id).state is State.SUCCEEDED
+
+
+def test_a_stage_that_cannot_reach_the_database_does_not_break(world: World) -> None:
+    world.patience = 0.1
+    asked, start = world.push(), world.containers.start
+
+    def away(*_words):
+        raise PlatformBroke("The platform's own database does not answer.", code="store_unreachable")
+
+    world.containers.start = away
+    with pytest.raises(PlatformBroke):
+        world.runner().run(asked)
+    world.containers.start = start
+    assert world.go_on(asked.id).state is State.SUCCEEDED
+
+
+def test_a_full_disk_of_ours_is_told_as_that(world: World) -> None:
+    def full(*_words):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.source.checkout = full
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage, done.failure.code) == (State.BROKEN, Stage.CHECKOUT, "no_space")
+    assert done.failure.sentence == "The platform's disk is full: the stage checkout could not write."
+    assert done.failure.hint
+    assert world.faults == []
+
+
+def test_tests_that_a_restarted_engine_cut_off_begin_from_the_start(world: World) -> None:
+    """What it left of them proves nothing, and must not be joined."""
+    run, destroy = world.containers.run, world.containers.destroy
+    calls: list[str] = []
+
+    def run_once_in_vain(environment: Environment, *more):
+        if environment.name.startswith("test-") and "run" not in calls:
+            calls.append("run")
+            raise PlatformBroke("Docker cannot be reached.", code="docker_unreachable")
+        calls.append("run")
+        return run(environment, *more)
+
+    def destroy_later(environment: Environment) -> None:
+        calls.append("destroy")
+        if calls == ["run", "destroy"]:
+            raise PlatformBroke("Docker cannot be reached.", code="docker_unreachable")
+        destroy(environment)
+
+    world.containers.run, world.containers.destroy = run_once_in_vain, destroy_later
+    done = world.deploy()
+    assert done.state is State.SUCCEEDED, world.log(done.id)
+    assert calls[:4] == ["run", "destroy", "destroy", "run"]
+
+
+def test_an_outage_that_outlasts_all_patience_ends_the_deployment(world: World) -> None:
+    world.patience = 0.2
+    before = world.deploy()
+
+    def away(*_words):
+        raise PlatformBroke("The registry does not answer.", code="registry_unreachable", hint="Look at it.")
+
+    world.images.pull = away
+    done = world.deploy()
+    assert done.failure
+    assert (done.state, done.failed_stage) == (State.BROKEN, Stage.PREPARE)
+    assert vars(done.failure) == {
+        "code": "registry_unreachable",
+        "sentence": "The registry does not answer.",
+        "hint": "Look at it.",
+    }
+    assert world.serving() == {before.id}
 
 
 def test_an_outage_that_outlasts_the_stage_is_no_fault_of_the_project(world: World) -> None:
@@ -570,9 +787,9 @@ def test_undoing_does_without_a_hostname_that_somebody_took(world: World) -> Non
     world.probes.answer("web", *SICK)
     switch = world.proxy.switch
 
-    def then_somebody_takes_it(environment: Environment, hostnames, routes) -> None:
+    def then_somebody_takes_it(environment: Environment, hostnames, routes, fence) -> None:
         world.proxy.switch = switch
-        switch(environment, hostnames, routes)
+        switch(environment, hostnames, routes, fence)
         with world.store.transaction() as records:
             other = records.environments.ensure(records.projects.add("other", "/o"), Destination("x", Tier.NONPROD))
             records.environments.claim_hostnames(other, ["www.shop.test"])
@@ -623,17 +840,44 @@ def test_a_first_sick_release_promises_nothing_to_go_back_to(world: World) -> No
 
 def test_containers_that_vanish_before_the_switch_are_named(world: World) -> None:
     before = world.deploy()
-    asked, durable = world.push(), FakeDurable()
-    durable.die_before = Stage.SWITCH
-    with dying(durable):
-        world.runner().run(asked.id, durable)
+    asked = world.push()
+    world.die("before", Stage.SWITCH)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
     for one in world.containers.instances(world.environment, asked.id):
         world.containers.lose(one)
-    world.runner("runner-2").run(asked.id, durable)
-    done = world.deployment(asked.id)
+    done = world.go_on(asked.id)
     assert done.failure
     assert (done.state, done.failure.code) == (State.FAILED, "containers_gone")
     assert world.serving() == {before.id} == {world.live()}
+
+
+@pytest.mark.parametrize("stage", [Stage.START, Stage.VERIFY, Stage.SWITCH, Stage.WATCH, Stage.DRAIN, Stage.UNDO])
+@pytest.mark.parametrize("whose", ["old", "new", "all"])
+def test_what_is_removed_by_hand_in_the_middle_is_told(world: World, stage: Stage, whose: str) -> None:
+    brief = MANIFEST.replace("window: 0.3s", "window: 0.1s")
+    before = world.deploy(brief)
+    if stage is Stage.UNDO:
+        world.probes.answer("web", *SICK)
+
+    def somebody_cleans_up(moment: str, begun: Stage | None) -> None:
+        if (moment, begun) == ("begin", stage):
+            for one in world.containers.instances(world.environment):
+                if whose == "all" or (one.deployment == before.id) == (whose == "old"):
+                    world.containers.lose(one)
+            if whose == "all":
+                world.containers.networks.clear()
+
+    world.store.tables.witness = somebody_cleans_up
+    done = world.deploy(brief)
+    assert done.state.final
+    assert world.faults == []
+    assert "internal" not in {done.failure.code if done.failure else ""}
+    assert "fault of its own" not in world.log(done.id)
+    if whose == "new" and stage in {Stage.VERIFY, Stage.SWITCH, Stage.WATCH}:
+        assert world.live() == before.id
+        assert done.failure
+        assert "removed" in f"{done.failure.sentence} {done.failure.hint}"
 
 
 def test_the_old_release_drains_for_as_long_as_it_asked(world: World) -> None:
@@ -677,3 +921,16 @@ def test_tests_that_end_in_a_fault_of_ours_leave_nothing(world: World) -> None:
     done = world.deploy()
     assert (done.failed_stage, done.state) == (Stage.TEST, State.BROKEN)
     assert world.containers.networks == networks
+
+
+def test_a_release_whose_image_was_lost_is_built_again_by_the_next_deployment(world: World) -> None:
+    commit = world.deploy()
+    asked = world.source.resolve("shop", REPOSITORY, "develop")
+    world.images.lose_all()
+    states = []
+    for _ in range(2):
+        claimed = world.ask(asked)
+        world.runner().run(claimed)
+        done = world.deployment(claimed.id)
+        states.append((done.state, done.failure.code if done.failure else "", done.release))
+    assert states == [(State.BROKEN, "image_gone", commit.release), (State.SUCCEEDED, "", commit.release)]

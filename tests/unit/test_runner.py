@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from branchline.domain.audit import Kind
-from branchline.domain.deployment import State, Trigger
+from branchline.domain.deployment import Deployment, State, Trigger
 from branchline.domain.environment import Destination, Tier
+from branchline.domain.pipeline import Stage
+from branchline.operations.carrying import MARGIN, Carrying
 from branchline.ports import Revision
 from branchline.runner import Runner
 from tests.fakes.store import MemoryStore
@@ -31,49 +31,28 @@ class Leases:
         self.locked.remove(runner)
 
 
-class Stories:
-    """Who told which story last, and which of them ended; `begun` and `taken` are what was asked for."""
+class Survivor(Runner):
+    """A runner that notes what it begins, and whose leases are in memory."""
 
-    def __init__(self) -> None:
-        self.tellers: dict[int, str] = {}
-        self.over: set[int] = set()
-        self.begun: list[int] = []
-        self.taken: list[str] = []
+    def __init__(self, store: MemoryStore, leases: Leases) -> None:
+        self._store, self._lease = store, leases
+        self._tier, self._name = Tier.NONPROD, "me"
+        self._carrying = Carrying()
+        self.begun: list[Deployment] = []
 
-    def knows(self, deployment: int) -> bool:
-        return deployment in self.tellers
-
-    def teller(self, deployment: int) -> str | None:
-        return self.tellers.get(deployment)
-
-    def ended(self, deployment: int) -> bool:
-        return deployment in self.over
-
-    def take_over(self, runner: str) -> None:
-        self.taken.append(runner)
-
-    def start(self, deployment: int) -> None:
+    def _begin(self, deployment: Deployment) -> None:
+        self._carrying.at(deployment.id, None)
         self.begun.append(deployment)
 
-
-class Survivor(Runner):
-    """A runner whose engine and leases are in memory."""
-
-    def __init__(self, store: MemoryStore, leases: Leases, stories: Stories) -> None:
-        self._store, self._lease, self._engine = store, leases, stories
-        self._tier, self._name = Tier.NONPROD, "me"
-        self._carrying, self._lock = set(), threading.Lock()
-
     def look(self) -> None:
-        self._look_after_orphans()
+        self._look_after_running()
 
 
 class World:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.leases = Leases({"dead", "dead too"})
-        self.stories = Stories()
-        self.runner = Survivor(self.store, self.leases, self.stories)
+        self.runner = Survivor(self.store, self.leases)
         with self.store.transaction() as records:
             project = records.projects.add("shop", "/srv/shop.git")
             place = records.environments.ensure(project, Destination("develop", Tier.NONPROD))
@@ -93,43 +72,99 @@ def world() -> World:
     return World()
 
 
-def test_a_story_that_was_being_told_is_taken_over(world: World) -> None:
-    world.stories.tellers[world.deployment] = "dead"
+def carried_by(world: World, runner: str) -> None:
+    world.store.tables.runners[world.deployment] = runner
+
+
+def test_what_a_dead_runner_carried_is_taken_over(world: World) -> None:
     world.runner.look()
-    assert (world.stories.taken, world.leases.locked) == (["dead"], [])
+    (taken,) = world.runner.begun
+    assert (taken.id, taken.attempt) == (world.deployment, 2)
+    assert world.store.tables.runners[world.deployment] == "me"
+    assert world.leases.locked == []
 
 
-def test_a_deployment_that_was_claimed_and_not_begun_begins(world: World) -> None:
+def test_what_a_living_runner_carries_is_left_alone(world: World) -> None:
+    carried_by(world, "alive")
     world.runner.look()
-    assert (world.stories.begun, world.leases.locked) == ([world.deployment], [])
+    assert (world.runner.begun, world.leases.locked) == ([], [])
 
 
-def test_a_story_whose_new_teller_died_before_it_said_so_is_taken_over(world: World) -> None:
-    world.stories.tellers[world.deployment] = "dead too"
+def test_who_comes_second_to_a_dead_runner_takes_nothing(world: World) -> None:
+    """Both saw it die; the other one was quicker between our look at the table and our turn."""
+    dead = world.leases.dead
+
+    def then_another_takes_over(runner: str) -> bool:
+        carried_by(world, "alive")
+        return dead(runner)
+
+    world.leases.dead = then_another_takes_over
     world.runner.look()
-    assert (world.stories.taken, world.leases.locked) == (["dead too"], [])
+    assert (world.runner.begun, world.leases.locked) == ([], [])
 
 
-@pytest.mark.parametrize("teller", ["alive", "me"])
-def test_a_story_that_somebody_tells_already_is_left_alone(world: World, teller: str) -> None:
-    world.stories.tellers[world.deployment] = teller
+def test_a_story_that_broke_off_here_is_begun_anew(world: World) -> None:
+    carried_by(world, "me")
     world.runner.look()
-    assert (world.stories.taken, world.stories.begun, world.leases.locked) == ([], [], [])
+    world.runner.look()
+    assert [one.attempt for one in world.runner.begun] == [2]
+    world.runner._carrying.leave(world.deployment)
+    world.runner.look()
+    assert [one.attempt for one in world.runner.begun] == [2, 3]
 
 
-@pytest.mark.parametrize("carrier", ["dead", "me"])
-def test_a_story_that_broke_does_not_block_its_environment(world: World, carrier: str) -> None:
+def test_what_never_comes_to_an_end_is_given_up(world: World) -> None:
+    carried_by(world, "me")
+    for _ in range(200):
+        world.runner.look()
+        world.runner._carrying.leave(world.deployment)
     with world.store.transaction() as records:
-        records.deployments.adopt(world.deployment, carrier)
-    world.stories.tellers[world.deployment] = carrier
-    world.stories.over.add(world.deployment)
-    world.runner.look()
-    assert world.state() is State.BROKEN
+        ended = records.deployments.get(world.deployment)
+    assert ended.failure
+    assert (ended.state, ended.failure.code) == (State.BROKEN, "given_up")
     assert [event.kind for _, event in world.store.tables.events] == [Kind.DEPLOYMENT_FINISHED]
+    assert len(world.runner.begun) < 150
 
 
-def test_living_runners_keep_what_they_carry(world: World) -> None:
+class Ended(BaseException):
+    """What the process's end is in these tests."""
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The statuses with which the process ended itself."""
+    seen: list[int] = []
+
+    def end(status: int) -> None:
+        seen.append(status)
+        raise Ended
+
+    monkeypatch.setattr("os._exit", end)
+    return seen
+
+
+def test_a_hanging_stage_is_noted_and_left_to_a_new_process(world: World, exits: list[int]) -> None:
+    now = [0.0]
+    world.runner._carrying = Carrying(lambda: now[0])
     with world.store.transaction() as records:
-        records.deployments.adopt(world.deployment, "alive")
-    world.runner.look()
-    assert (world.stories.taken, world.stories.begun, world.state()) == ([], [], State.RUNNING)
+        records.deployments.begin_stage(world.deployment, Stage.BUILD)
+    world.runner._carrying.at(world.deployment, Stage.BUILD, 60)
+    world.runner._look_for_hanging()
+    assert exits == []
+    now[0] = 60 + MARGIN + 1
+    with pytest.raises(Ended):
+        world.runner._look_for_hanging()
+    with world.store.transaction() as records:
+        (stage,) = records.deployments.stages(world.deployment)
+    assert (exits, stage.hung) == ([70], True)
+
+
+def test_deployments_that_only_watch_leave_room_for_others(world: World) -> None:
+    world.runner._at_once = 2
+    carrying = world.runner._carrying
+    for number in range(5):
+        carrying.at(number, Stage.WATCH, 60)
+    carrying.at(10, Stage.BUILD, 60)
+    assert world.runner._has_room()
+    carrying.at(11, None)
+    assert not world.runner._has_room()

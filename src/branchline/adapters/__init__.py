@@ -1,1 +1,1 @@
-"""The outside world behind the ports: git, Docker, Caddy, OpenBao, PostgreSQL, DBOS."""
+"""The outside world behind the ports: git, Docker, Caddy, OpenBao, PostgreSQL."""

@@ -11,6 +11,7 @@ import httpx
 from branchline.adapters.caddy_config import MAX_DEPTH, MAX_TARGETS
 from branchline.adapters.caddy_log import AccessLog
 from branchline.adapters.caddy_routes import RoutesFolder
+from branchline.domain.deployment import Fence
 from branchline.domain.environment import Environment
 from branchline.domain.errors import BadInput, DeploymentFailed, Unreachable
 from branchline.domain.manifest import MAX_ROUTES
@@ -35,21 +36,30 @@ class CaddyProxy:
         listens_on = urlsplit(f"//{settings.proxy_listen}").port if settings.proxy_listen else layout.ports.proxy
         self._port = settings.public_port or listens_on
 
-    def switch(self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route]) -> None:
+    def switch(
+        self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route], fence: Fence | None = None
+    ) -> None:
         """Send all traffic of these hostnames to these routes, in one atomic move; no request is lost.
 
         The longest prefix wins. Raises Conflict (`hostname_taken`) where another environment has one of the
-        hostnames, DeploymentFailed (`too_many_routes`, `route_too_deep`) for more than the proxy can carry, BadInput
-        (`bad_hostname`) for what cannot be a hostname.
+        hostnames, TakenOver where somebody later than `fence` has changed its routes, DeploymentFailed
+        (`too_many_routes`, `route_too_deep`) for more than the proxy can carry, BadInput (`bad_hostname`) for what
+        cannot be a hostname.
         """
         if not routes:
-            self._folder.remove(environment.key)
+            self._folder.remove(environment.key, fence)
             return
-        self._folder.put(environment.key, [_checked(hostname) for hostname in hostnames], _plan(routes))
+        self._folder.put(environment.key, [_checked(hostname) for hostname in hostnames], _plan(routes), fence)
 
     def routes(self, environment: Environment) -> list[Route]:
         """What the environment's traffic goes to now, sorted by prefix."""
         return [Route(prefix, tuple(targets)) for prefix, targets in sorted(self._folder.read(environment.key).items())]
+
+    def leads(self, environment: Environment, hostnames: Sequence[str], routes: Sequence[Route]) -> bool:
+        """Whether requests for these hostnames go to these routes now."""
+        if not routes:
+            return not self._folder.read(environment.key)
+        return self._folder.whole(environment.key, [_checked(hostname) for hostname in hostnames], _plan(routes))
 
     def in_flight(self, targets: Sequence[str]) -> int:
         """Requests that these targets have not finished, WebSockets and event streams included."""

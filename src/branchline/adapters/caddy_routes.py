@@ -1,6 +1,7 @@
 """The routes folder: which hostnames and paths go to which targets, as directory entries that Caddy looks up.
 
     hosts/HOSTNAME       → ../environments/KEY      who has the hostname
+    fences/KEY                                      the last deployment, and attempt, that changed the environment
     environments/KEY/
         live             → g-NUMBER                 the switch: renaming this link is all there is to it
         g-NUMBER/                                   a generation, complete before it goes live, never changed after
@@ -28,7 +29,8 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
+from branchline.domain.deployment import Fence
+from branchline.domain.errors import Conflict, PlatformBroke, TakenOver, TimedOut
 
 LOCK_SECONDS = 10.0
 """How long to wait for others who switch: each needs milliseconds."""
@@ -46,18 +48,25 @@ class RoutesFolder:
         self._folder = folder
         self._hosts = folder / "hosts"
         self._environments = folder / "environments"
+        self._fences = folder / "fences"
 
-    def put(self, key: str, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]]) -> None:
-        """Send the hostnames to the targets of each prefix. Raises Conflict `hostname_taken`: nothing changed then."""
-        text = json.dumps({"hostnames": sorted(hostnames), "routes": routes}, indent=2, sort_keys=True) + "\n"
+    def put(
+        self, key: str, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]], fence: Fence | None = None
+    ) -> None:
+        """Send the hostnames to the targets of each prefix.
+
+        Raises Conflict `hostname_taken`, or TakenOver where somebody later has changed them: nothing changed then.
+        """
+        text = _description(hostnames, routes)
         with self._alone():
             self._refuse_taken(key, hostnames)
+            self._pass(key, fence)
             home = self._environments / key
             _open_folder(home)
             live = home / "live"
             before = _link(live)
             fresh = None
-            if _text(live / "routes.json") != text:
+            if _text(live / "routes.json") != text or not _complete(live, hostnames, routes):
                 fresh = _write_generation(home, hostnames, routes, text)
             for hostname in hostnames:
                 _point(self._hosts / hostname, f"../environments/{key}")
@@ -68,9 +77,10 @@ class RoutesFolder:
             for generation in over:
                 shutil.rmtree(generation)
 
-    def remove(self, key: str) -> None:
-        """Stop answering for an environment and forget it."""
+    def remove(self, key: str, fence: Fence | None = None) -> None:
+        """Stop answering for an environment and forget it; raises TakenOver as `put` does."""
         with self._alone():
+            self._pass(key, fence)
             home = self._environments / key
             if home.is_dir():
                 (home / "live").unlink(missing_ok=True)
@@ -83,6 +93,28 @@ class RoutesFolder:
         text = _text(self._environments / key / "live" / "routes.json")
         routes: dict[str, list[str]] = json.loads(text)["routes"] if text else {}
         return routes
+
+    def whole(self, key: str, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the hostnames lead to these targets, and every entry that Caddy looks up for that is there."""
+        live = self._environments / key / "live"
+        return (
+            _text(live / "routes.json") == _description(hostnames, routes)
+            and _complete(live, hostnames, routes)
+            and all(_link(self._hosts / hostname) == f"../environments/{key}" for hostname in hostnames)
+        )
+
+    def _pass(self, key: str, fence: Fence | None) -> None:
+        """Refuse whoever comes late. The folder's lock makes it one move with the change itself."""
+        if fence is None:
+            return
+        file = self._fences / key
+        last = Fence(*map(int, (_text(file) or "0 0").split()))
+        if fence < last:
+            raise TakenOver(f"Deployment {last.deployment} (attempt {last.attempt}) has changed the routes since.")
+        if fence > last:
+            fresh = file.with_name(".new")
+            fresh.write_text(f"{fence.deployment} {fence.attempt}\n")
+            fresh.replace(file)  # needs no fsync: after a power cut there is nobody left who could come late
 
     def _refuse_taken(self, key: str, hostnames: Sequence[str]) -> None:
         for hostname in hostnames:
@@ -105,7 +137,7 @@ class RoutesFolder:
     def _alone(self) -> Iterator[None]:
         """Hold the folder's lock: the kernel lets go of it when its process dies."""
         try:
-            for folder in (self._folder, self._hosts, self._environments):
+            for folder in (self._folder, self._hosts, self._environments, self._fences):
                 _open_folder(folder)
             with (self._folder / "lock").open("w") as lock:
                 _wait_for(lock.fileno(), self._patience)
@@ -135,16 +167,32 @@ def _write_generation(home: Path, hostnames: Sequence[str], routes: Mapping[str,
         leaf = folder / "tree" / PurePosixPath(prefix).relative_to("/")
         leaf.mkdir(parents=True, exist_ok=True)
         (leaf / _leaf(targets)).touch()
-    with (folder / "routes.json").open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    description = folder / "routes.json"
+    description.touch()
     for path, _, names in os.walk(folder, topdown=False):
         for name_of_file in names:
             (Path(path) / name_of_file).chmod(0o644)
         Path(path).chmod(0o755)
-        _sync(Path(path))
+    # Last of all, and the only sync: a journal keeps the order, so all entries are on the disk by then. Where a file
+    # system has none, a power cut may leave a generation damaged: the chore that mends environments sees it.
+    with description.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     return name
+
+
+def _description(hostnames: Sequence[str], routes: Mapping[str, Sequence[str]]) -> str:
+    return json.dumps({"hostnames": sorted(hostnames), "routes": routes}, indent=2, sort_keys=True) + "\n"
+
+
+def _complete(generation: Path, hostnames: Sequence[str], routes: Mapping[str, Sequence[str]]) -> bool:
+    """Whether nobody damaged a generation since it was written."""
+    said = _leaf(routes["/"]) if list(routes) == ["/"] else _link(generation)
+    wanted = [Path("id", said), *(Path("hosts", hostname, said) for hostname in hostnames)]
+    for prefix, targets in routes.items():
+        wanted.append(Path("tree", PurePosixPath(prefix).relative_to("/"), _leaf(targets)))
+    return all((generation / path).exists() for path in wanted)
 
 
 def _leaf(targets: Sequence[str]) -> str:
@@ -221,7 +269,7 @@ def _wait_for(lock: int, patience: float) -> None:
             if time.monotonic() > deadline:
                 raise TimedOut(
                     "Another process holds the proxy's routes.",
-                    code="routes_locked",
+                    code="routes_unreachable",
                     hint="A change takes milliseconds: look for a runner that hangs.",
                 ) from None
             time.sleep(0.002)

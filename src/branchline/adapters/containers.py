@@ -12,7 +12,7 @@ from branchline.adapters import docker_names as names
 from branchline.adapters.docker_create import Maker, NewContainer
 from branchline.adapters.docker_engine import DockerEngine, in_our_words
 from branchline.adapters.docker_networks import Networks
-from branchline.adapters.docker_remove import remove_all, stop_all
+from branchline.adapters.docker_remove import remove_all, remove_container, stop_all
 from branchline.adapters.docker_run import OneOff
 from branchline.adapters.docker_start import Starter
 from branchline.adapters.lines import Lines
@@ -20,7 +20,9 @@ from branchline.domain.config import Secret
 from branchline.domain.environment import Environment
 from branchline.domain.manifest import Limits
 from branchline.layout import Layout
-from branchline.ports import Instance, InstanceState, Interrupt, Log, ServiceSpec
+from branchline.ports import NETWORK, STOPPED, Instance, InstanceState, Interrupt, Log, ServiceSpec
+
+_THERE = {"running", "restarting", "paused"}
 
 
 class DockerContainers:
@@ -51,7 +53,7 @@ class DockerContainers:
         """Start what is not running yet, several at once. A container that crashes at once counts as started.
 
         Raises DeploymentFailed (`command_not_found`, `command_not_executable`, `bad_image`, `too_many_containers`)
-        where one can never start; all of the deployment's containers are removed then.
+        where one can never start; those of the deployment that were not there before are removed then.
         """
         self._starter.start(environment, deployment, services, stop)
         return self.instances(environment, deployment)
@@ -127,9 +129,34 @@ class DockerContainers:
         return self._one_off.run(new, log, stop)
 
     @in_our_words
+    def forget_run(self, environment: Environment, name: str, deployment: int) -> None:
+        """Remove the container of a command that was run once."""
+        remove_container(self._engine, names.run_name(self._layout.instance, environment, deployment, name))
+
+    @in_our_words
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
         """Stop and remove all containers of a deployment at once, one-off commands included."""
         stop_all(self._engine, self._find(environment, deployment), grace)
+
+    @in_our_words
+    def missing(self, environment: Environment, deployment: int, services: Mapping[str, int]) -> list[str]:
+        """What is not there of a deployment that should be; see ports.Containers."""
+        found = {
+            (one["Labels"][names.SERVICE], int(one["Labels"][names.REPLICA])): str(one["State"])
+            for one in self._find(environment, deployment, names.KIND_SERVICE)
+        }
+        lacks = [] if self._networks.exists(environment) else [NETWORK]
+        for service, replicas in services.items():
+            for replica in range(1, replicas + 1):
+                state = found.get((service, replica), "")
+                if state not in _THERE:
+                    lacks.append(f"{service} {replica}" + (STOPPED if state else ""))
+        return lacks
+
+    @in_our_words
+    def deployments(self, environment: Environment) -> set[int]:
+        """The deployments that have containers here, those of one-off commands included."""
+        return {int(one["Labels"][names.DEPLOYMENT]) for one in self._find(environment)}
 
     @in_our_words
     def destroy(self, environment: Environment) -> None:

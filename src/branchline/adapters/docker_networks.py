@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _ATTEMPTS = 10
 _PAUSE_SECONDS = 0.2
 _DYNAMIC_PREFIX = 28
 _REMOVAL_SECONDS = 10
+_CHOICE = 64
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Networks:
             code="addresses_taken",
             hint=f"In the way: {strangers or 'unknown'}. Remove it with `docker network rm` if nobody needs it.",
         )
+
+    def exists(self, environment: Environment) -> bool:
+        """Whether the environment's network is there."""
+        return self._find(environment) is not None
 
     def addresses_in_use(self, network: Network) -> set[str]:
         """Addresses of whatever runs in the network now, also of what is not ours."""
@@ -130,11 +136,11 @@ class Networks:
             return self._layout.network(environment.slot)
         taken = [IPv4Network(subnet) for network in self._engine.client.networks() for subnet in _subnets(network)]
         size = self._layout.network(0).num_addresses
-        # From the top, since environments count from the bottom.
-        for slot in range(self._layout.subnet.num_addresses // size - 1, 0, -1):
-            subnet = self._layout.network(slot)
-            if not any(subnet.overlaps(other) for other in taken):
-                return subnet
+        slots = range(1, self._layout.subnet.num_addresses // size)
+        # Near the top, since environments count from the bottom; but not all who ask now for the same one.
+        free = [slot for slot in reversed(slots) if not any(self._layout.network(slot).overlaps(one) for one in taken)]
+        if free:
+            return self._layout.network(random.choice(free[:_CHOICE]))  # noqa: S311 nothing secret
         raise PlatformBroke(
             f"No addresses are left in {self._layout.subnet}.",
             code="no_addresses",

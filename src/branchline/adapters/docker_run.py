@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,9 @@ from branchline.ports import Interrupt, Log
 _GONE_QUIET_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
 
+_CUT_OFF = {128 + signal.SIGTERM, 128 + signal.SIGKILL, 255}
+"""Statuses of what Docker ended, or lost sight of, when it was itself ended."""
+
 
 class OneOff:
     """Runs a command in a container of its own, and joins one that an earlier, killed runner has left."""
@@ -27,19 +31,17 @@ class OneOff:
         self._maker = maker
 
     def run(self, new: NewContainer, log: Log, stop: Interrupt) -> int:
-        """Return the exit status.
+        """Return the exit status; the container stays, so that whoever asks again gets the same answer.
 
         Only the verdict that the command must end (cancelled, or out of time) kills it. Whatever else goes wrong here,
-        it runs on, and the next attempt joins it: migrations must neither run twice at a time nor be cut off because
-        a runner was.
+        it runs on, and the next attempt joins it: migrations must neither run twice nor be cut off because a runner
+        was.
         """
         try:
-            status = self._attempt(new, log, stop)
+            return self._attempt(new, log, stop)
         except DeploymentFailed:
             remove_container(self._engine, new.name)
             raise
-        remove_container(self._engine, new.name)
-        return status
 
     def _attempt(self, new: NewContainer, log: Log, stop: Interrupt) -> int:
         stop.check()
@@ -64,6 +66,7 @@ class OneOff:
         else:
             log.write(f"{new.what} ended while nobody looked; this was its output:")
             self._replay(new, log, stop)
+            self._check_not_cut_off(new)
         return self._exit_status(new, log, stop)
 
     def _start(self, new: NewContainer) -> None:
@@ -116,6 +119,17 @@ class OneOff:
                 log.write(line)
         finally:
             output.close()
+
+    def _check_not_cut_off(self, new: NewContainer) -> None:
+        """A command that a restarted engine has ended tells nothing about the project."""
+        state = self._state(new.name)
+        if state and state["ExitCode"] in _CUT_OFF and not state["OOMKilled"]:
+            raise PlatformBroke(
+                f"{new.what[:1].upper()}{new.what[1:]} was cut off from outside (exit status {state['ExitCode']}).",
+                code="command_cut_off",
+                hint="Was the Docker engine restarted, or the command killed? What it did before stays done; "
+                "deploy again.",
+            )
 
     def _exit_status(self, new: NewContainer, log: Log, stop: Interrupt) -> int:
         while (state := self._state(new.name)) and state["Status"] != "exited":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -21,6 +22,9 @@ _STARTS_AT_ONCE = 4
 """A start is mostly the kernel's work: more at once than this were not quicker on two cores."""
 
 _ATTEMPTS = 5
+
+_HALF_STARTED = re.compile(r"task \w+.* already exists|container with (?:given )?id.* exists", re.IGNORECASE)
+"""An engine that was killed while it started a container cannot start that one any more."""
 
 
 class _AddressTakenError(Exception):
@@ -61,7 +65,9 @@ class Starter:
                 remove_all(self._engine, self._find(environment, deployment))
                 avoid.add(taken.address)
             except CannotRun:
-                remove_all(self._engine, self._find(environment, deployment))
+                before = {one["Id"] for one in existing}  # they may well serve
+                found = self._find(environment, deployment)
+                remove_all(self._engine, [one for one in found if one["Id"] not in before])
                 raise
         raise PlatformBroke(
             f"No free address was found in {network.subnet}.",
@@ -140,7 +146,7 @@ class Starter:
         states = {one["Names"][0].lstrip("/"): str(one["State"]) for one in existing}
         with ThreadPoolExecutor(_STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             starts = [
-                pool.submit(self._start_one, new, states.get(new.name))
+                pool.submit(self._start_one, new, states.get(new.name), stop)
                 for new in plan
                 if states.get(new.name) != "running"
             ]
@@ -150,7 +156,8 @@ class Starter:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _start_one(self, new: NewContainer, state: str | None) -> None:
+    def _start_one(self, new: NewContainer, state: str | None, stop: Interrupt) -> None:
+        stop.check()  # in each thread: a process that was paused may wake up anywhere
         if state in {"dead", "removing"}:
             remove_container(self._engine, new.name)
             state = None
@@ -162,11 +169,21 @@ class Starter:
                     raise
                 self._check_same(new)
         try:
-            self._engine.client.start(new.name)
+            self._start_or_remake(new)
         except APIError as error:
             if "address already in use" in str(error.explanation).lower():
                 raise _AddressTakenError(new.address or "") from error
             self._maker.refuse(new, error)
+
+    def _start_or_remake(self, new: NewContainer) -> None:
+        try:
+            self._engine.client.start(new.name)
+        except APIError as error:
+            if not _HALF_STARTED.search(str(error.explanation)):
+                raise
+            remove_container(self._engine, new.name)
+            self._maker.create(new)
+            self._engine.client.start(new.name)
 
     def _check_same(self, new: NewContainer) -> None:
         """Somebody made the container since we looked: it must be what we would have made."""

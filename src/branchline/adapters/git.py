@@ -8,13 +8,16 @@ import re
 import shutil
 from pathlib import Path
 
-from branchline.adapters.git_command import Git
+from branchline.adapters.git_command import Git, lacks_room, no_space, without_user
 from branchline.adapters.git_mirror import Mirror, locked
 from branchline.adapters.git_modules import Submodule, submodules
 from branchline.domain.environment import BRANCH, TAG, short
 from branchline.domain.errors import BadInput, DeploymentFailed, PlatformBroke
 from branchline.domain.names import check_name
 from branchline.ports import Interrupt, Log, Revision
+
+_BESIDES = 1024 * 1024
+"""Bytes that a commit's own text may take when a file of it is read."""
 
 MAX_FILE = 1024 * 1024
 """Bytes of the largest file that `read` gives."""
@@ -53,16 +56,26 @@ class GitSource:
         mirror = self._mirror(project)
         if not _COMMIT.fullmatch(commit) or not mirror.path.is_dir():
             raise _unknown_commit(commit)
-        request = f"{commit}^{{tree}}\n{commit}:{path}\n".encode()
-        about = mirror.ask("cat-file", "--batch-check", "--follow-symlinks", stdin=request).output.split(b"\n")
-        if not re.fullmatch(rb"[0-9a-f]{40} tree \d+", about[0]):
+        too_large = BadInput(f"{path} is larger than 1 MiB.", code="unreadable_file", hint="Make it smaller.")
+        request = f"{commit}^{{commit}}\n{commit}:{path}\n".encode()
+        try:
+            said = mirror.ask(
+                "cat-file", "--batch", "--follow-symlinks", stdin=request, limit=MAX_FILE + _BESIDES
+            ).output
+        except PlatformBroke as error:
+            if error.code != "too_much_output":
+                raise
+            raise too_large from None
+        known, rest = _next_commit(said)
+        if known is None:
             raise _unknown_commit(commit)
-        kind = re.fullmatch(rb"([0-9a-f]{40,64}) blob (\d+)", about[1])
+        header, _, text = rest.partition(b"\n")
+        kind = re.fullmatch(rb"[0-9a-f]{40,64} blob (\d+)", header)
         if kind is None:
             return None
-        if int(kind[2]) > MAX_FILE:
-            raise BadInput(f"{path} is larger than 1 MiB.", code="unreadable_file", hint="Make it smaller.")
-        text = mirror.ask("cat-file", "blob", kind[1].decode(), limit=MAX_FILE).output
+        if int(kind[1]) > MAX_FILE:
+            raise too_large
+        text = text[: int(kind[1])]
         try:
             return text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -82,7 +95,7 @@ class GitSource:
             raise _unknown_commit(commit)
         mirror = self._mirror(project)
         try:
-            found = _bring(mirror, repository, commit, stop)
+            found = _bring(mirror, repository, commit, stop, log)
         except BadInput as error:  # it was there when the deployment was asked for: nobody's input is at fault now
             raise PlatformBroke(error.sentence, hint=error.hint, code=error.code) from error
         if not found:
@@ -100,20 +113,34 @@ class GitSource:
                     hint="Deploy again; if this lasts, look for git processes that hang.",
                 )
             try:
-                _empty(folder)
-            except OSError as error:
-                raise PlatformBroke(f"{folder} cannot be emptied: {error.strerror}.", code="checkout_failed") from error
-            self._populate(mirror, commit, folder, lock, stop)
+                self._populate(mirror, commit, folder, lock, stop)
+            except PlatformBroke as error:
+                if error.code != "checkout_failed":
+                    raise
+                # Somebody who fetches now brings a commit before its files: this waits for him, and sees to the rest.
+                self._fetch_again(mirror, repository, stop)
+                self._populate(mirror, commit, folder, lock, stop)
             self._add_submodules(project, mirror, repository, commit, folder, lock, log, stop, depth=0)
 
     def _mirror(self, project: str) -> Mirror:
         return Mirror(self._git, self._folder / f"{check_name(project, 'project')}.git")
+
+    @staticmethod
+    def _fetch_again(mirror: Mirror, repository: str, stop: Interrupt) -> None:
+        try:
+            mirror.fetch(repository, stop=stop, limit=300)
+        except BadInput as error:
+            raise PlatformBroke(error.sentence, hint=error.hint, code=error.code) from error
 
     def _populate(self, mirror: Mirror, commit: str, folder: Path, lock: int, stop: Interrupt) -> None:
         """Write a commit's files. No `.git` is needed for that but a place for the index, gone again at once.
 
         (Not `git archive`, which leaves out what is marked `export-ignore`; not a clone, which costs more.)
         """
+        try:
+            _empty(folder)
+        except OSError as error:
+            raise PlatformBroke(f"{folder} cannot be emptied: {error.strerror}.", code="checkout_failed") from error
         index = folder / ".git"  # no commit can hold a file of this name, so nothing clashes
         index.mkdir()
         try:
@@ -132,6 +159,8 @@ class GitSource:
         finally:
             shutil.rmtree(index, ignore_errors=True)
         if answer.exit_code:
+            if lacks_room(folder, answer.errors):
+                raise no_space(folder)
             raise PlatformBroke(
                 f"Commit {commit[:12]} could not be checked out.",
                 code="checkout_failed",
@@ -172,10 +201,12 @@ class GitSource:
             self._add_submodules(project, copy, module.url, module.commit, target, lock, log, stop, depth + 1)
 
 
-def _bring(mirror: Mirror, repository: str, commit: str, stop: Interrupt) -> bool:
+def _bring(mirror: Mirror, repository: str, commit: str, stop: Interrupt, log: Log | None = None) -> bool:
     """Whether the commit is in the mirror, after all was tried to get it there."""
     if mirror.has(commit):
         return True
+    if log is not None:
+        log.write(f"Fetching {without_user(repository)}")
     mirror.fetch(repository, stop=stop, limit=300)
     if mirror.has(commit):
         return True

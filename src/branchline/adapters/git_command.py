@@ -63,6 +63,9 @@ _UNREACHABLE = re.compile(
     r"|invalid (?:server|http) response|kex_exchange",
     re.IGNORECASE,
 )
+_NO_SPACE = re.compile(r"^(?!remote:).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
+_NEXT_TO_NOTHING = 1024 * 1024
+
 _NOISE = re.compile(r"^(?:Please make sure you have|and the repository exists)|^\s*$")
 
 
@@ -145,6 +148,23 @@ def said(errors: str) -> str:
     lines = [line.strip() for line in errors.splitlines() if not _NOISE.match(line)]
     text = without_user("; ".join(line.removeprefix("fatal: ").removeprefix("error: ") for line in lines))
     return text if len(text) <= 600 else text[:600] + "…"
+
+
+def lacks_room(folder: Path, errors: str) -> bool:
+    """Whether git's words are about our own disk, rather than the host's. Of files of a commit it does not say why."""
+    if _NO_SPACE.search(errors):
+        return True
+    room = os.statvfs(folder)
+    return "unable to write file" in errors and room.f_bavail * room.f_frsize < _NEXT_TO_NOTHING
+
+
+def no_space(folder: Path) -> PlatformBroke:
+    """The error that a full disk means."""
+    return PlatformBroke(
+        "The platform's disk is full: git could not write.",
+        code="no_space",
+        hint=f"Make room where {folder} is, then deploy again.",
+    )
 
 
 def complaint(repository: str, errors: str) -> BadInput | PlatformBroke:

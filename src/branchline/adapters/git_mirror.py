@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from branchline.adapters.git_command import Git, complaint, without_user
+from branchline.adapters.git_command import Git, complaint, lacks_room, no_space, without_user
 from branchline.adapters.process import Answer
 from branchline.domain.errors import BadInput, PlatformBroke, TimedOut
 from branchline.ports import Interrupt
@@ -78,15 +79,27 @@ class Mirror:
 
     def has(self, commit: str) -> bool:
         """Whether a commit is here."""
-        return self.path.is_dir() and self.ask("cat-file", "-e", f"{commit}^{{commit}}").exit_code == 0
+        # What a small fetch brought lies in a file of its own, which is quicker looked for than git is started.
+        loose = self.path / "objects" / commit[:2] / commit[2:]
+        return loose.is_file() or (
+            self.path.is_dir() and self.ask("cat-file", "-e", f"{commit}^{{commit}}").exit_code == 0
+        )
 
     def fetch(
         self, repository: str, *, limit: float = FETCH_LIMIT, stop: Interrupt | None = None, commit: str | None = None
     ) -> None:
         """Make the mirror's branches and tags those of the repository; with `commit`, get just this commit.
 
-        Raises BadInput (`repository_unreachable`, `repository_refused`) or PlatformBroke.
+        Raises BadInput (`repository_unreachable`, `repository_refused`) or PlatformBroke (`no_space` among others).
         """
+        try:
+            self._bring_up_to_date(repository, limit, stop, commit)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise no_space(self.path.parent) from error
+
+    def _bring_up_to_date(self, repository: str, limit: float, stop: Interrupt | None, commit: str | None) -> None:
         with locked(self._busy, limit, stop) as lock:
             if lock is None:
                 raise PlatformBroke(
@@ -107,6 +120,9 @@ class Mirror:
                 shutil.rmtree(self.path)
                 self._make(lock)
                 answer = self._fetch(repository, wanted, lock, limit, stop)
+            if answer.exit_code and lacks_room(self.path.parent, answer.errors):
+                self._sweep()  # what was begun takes the room that others need
+                raise no_space(self.path.parent)
             if answer.exit_code:
                 raise complaint(repository, answer.errors)
             os.ftruncate(lock, 0)
@@ -151,6 +167,8 @@ class Mirror:
         for left in (new, self.path):
             shutil.rmtree(left, ignore_errors=True)
         answer = self._git.ask("init", "--quiet", "--bare", "--template=", str(new), timeout=QUICK, keep=[lock])
+        if answer.exit_code and lacks_room(self.path.parent, answer.errors):
+            raise no_space(new.parent)
         if answer.exit_code:
             raise PlatformBroke(f"git cannot make a mirror in {new.parent}: {answer.errors.strip()}")
         new.rename(self.path)

@@ -25,6 +25,7 @@ _SICK = re.compile(
 )
 _ENGINE = re.compile(
     r"Cannot connect to the Docker daemon|error during connect|transport is closing|Error response from daemon: Get"
+    r"|server did not provide an image ID"  # the old command's way to say that the engine hung up
     r"|permission denied while trying to connect|rpc error: code = Unavailable|error reading from server",
     re.IGNORECASE,
 )
@@ -144,9 +145,10 @@ def failure(done: Completed, log: BuildLog, target: str | None) -> BranchlineErr
             code="docker_refused",
             hint=f"Its own words: {reason}",
         )
-    elif "no space left on device" in said:
+    elif "no space left on device" in said or log.lacked_room:
+        at = f" at `{_shortened(step)}`" if log.lacked_room else ""
         error = PlatformBroke(
-            "The disk of the Docker engine is full.",
+            f"The disk of the Docker engine is full{': the build failed' if at else ''}{at}.",
             code="docker_disk_full",
             hint="`docker system df` shows what takes the room, `docker builder prune` frees some.",
         )
@@ -172,14 +174,18 @@ def failure(done: Completed, log: BuildLog, target: str | None) -> BranchlineErr
 
 
 def _failed_step(step: str, said: str, reason: str, last_words: str) -> DeploymentFailed:
-    instruction = re.sub(r"^\[.*?\] ", "", step)
-    shown = instruction if len(instruction) <= 200 else instruction[:200] + "…"
+    shown = _shortened(step)
     status = re.search(r"exit code: (\d+)", said)
     because = f" (exit status {status[1]})." if status else f": {reason.rstrip('.')}."
     hint = f"It last said: {last_words[:300]} — " if last_words else ""
     if status and status[1] == "137":
         hint += "137 often means that memory ran out. "
     return DeploymentFailed(f"The build failed at `{shown}`{because}", code="build_failed", hint=hint + _LOOK)
+
+
+def _shortened(step: str) -> str:
+    instruction = re.sub(r"^\[.*?\] ", "", step)
+    return instruction if len(instruction) <= 200 else instruction[:200] + "…"
 
 
 _LOOK = "the log holds the step's whole output, and `docker build` on your machine should fail in the same way."

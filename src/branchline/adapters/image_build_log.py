@@ -14,6 +14,7 @@ _NOISE = re.compile(
     r"sha256:[0-9a-f]{64}|(?:extracting|resolve|exporting|writing|naming|unpacking|preparing|sending|importing|inferred)\b"
     r"|transferring (?:dockerfile|context: [\d.]+k?B)|\.\.\.$|ERROR: |CANCELED"
 )
+_FULL = re.compile(r"no space left on device", re.IGNORECASE)
 _DONE = re.compile(r"DONE ([\d.]+)s")
 _GLUED = re.compile(r"#(\d+) (?:DONE [\d.]+s|ERROR: .*|CANCELED)$", re.DOTALL)
 _INTERNAL = re.compile(r"\[internal\] (?!load metadata)|\[auth\]")
@@ -32,6 +33,7 @@ class BuildLog:
         self._current = ""
         self._after_rule = self._repeating = False
         self._last: list[str] = []
+        self._lacking: set[str] = set()
         self.failed_step = ""
 
     def write(self, line: str) -> None:
@@ -67,6 +69,11 @@ class BuildLog:
         return self._words.get(number, "").strip()
 
     @property
+    def lacked_room(self) -> bool:
+        """Whether the failed step wrote that a disk is full."""
+        return any(self._names[number] == self.failed_step for number in self._lacking)
+
+    @property
     def complaint(self) -> str:
         """The last lines that belong to no step: BuildKit's own words."""
         return "\n".join(self._last)
@@ -85,6 +92,8 @@ class BuildLog:
                 said = said[: glued.start()]
             self._show(number, f"  {said}")
             self._words[number] = self._log.last
+            if _FULL.search(said):
+                self._lacking.add(number)
         elif text == "CACHED":
             self._show(number, "  (cached)")
         elif done := _DONE.match(text):

@@ -33,6 +33,7 @@ _UNREACHABLE = re.compile(
     r"|received unexpected HTTP status: 5|50[0234] |service unavailable|bad gateway",
     re.IGNORECASE,
 )
+_TROUBLED = re.compile(r"received unexpected HTTP status: 50[03]", re.IGNORECASE)
 _GONE = re.compile(
     r"manifest unknown|manifest for .* not found|name unknown|blob unknown|repository .* not found|not found: manifest",
     re.IGNORECASE,
@@ -189,6 +190,9 @@ def _complaint(registry: str, said: str) -> PlatformBroke:
         return PlatformBroke("A disk is full: the image cannot be moved.", code="disk_full", hint=hint)
     if _GONE.search(said):
         return PlatformBroke("The registry does not have this image any more.", code="image_gone", hint=hint)
+    if _TROUBLED.search(said):  # it tells its own log what the matter is, and us nothing
+        hint = f"Is its disk full? Its own log says why. {hint}"
+        return Unreachable(f"The registry {registry} is in trouble.", code="registry_unreachable", hint=hint)
     if _UNREACHABLE.search(said):
         return Unreachable(f"The registry {registry} cannot be reached.", code="registry_unreachable", hint=hint)
     return PlatformBroke(f"The registry {registry} refused the image.", code="registry_refused", hint=hint)

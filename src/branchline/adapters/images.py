@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.ports import Interrupt, Log
 
 _REFERENCE = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}")
+
+_PRUNE_SECONDS = 600.0
 
 
 class DockerImages:
@@ -117,12 +119,37 @@ class DockerImages:
             return
         names = [*(about.get("RepoTags") or []), *(about.get("RepoDigests") or [])] if name == about["Id"] else []
         for each in [*names, name]:
-            # 404: it went with the name before; 409: another image is built on it, or a container came just now.
-            try:
-                client.remove_image(each)
-            except APIError as error:
-                if error.status_code not in {404, 409}:
-                    raise
+            self._remove_name(each)
+
+    @in_our_words
+    def strays(self, keep: Collection[str]) -> list[list[str]]:
+        """See ports.Images. What a container uses is none."""
+        client = self._engine.client
+        wanted = {f"{self._registry}/{reference}" for reference in keep}
+        used = {container["ImageID"] for container in client.containers(all=True)}
+        strays = []
+        for image in client.images():
+            names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]
+            mine = [name for name in names if name.startswith(f"{self._registry}/")]
+            if mine and image["Id"] not in used and not wanted.intersection(mine):
+                strays.append(mine)
+        return strays
+
+    @in_our_words
+    def bound_cache(self, size: int) -> int:
+        """See ports.Images. What a running build uses stays."""
+        client, bound = self._engine.client, {"keep-storage": str(size), "all": "true"}
+        answer = client.post(self._engine.url("/build/prune"), params=bound, timeout=_PRUNE_SECONDS)
+        answer.raise_for_status()
+        return int(answer.json().get("SpaceReclaimed") or 0)
+
+    def _remove_name(self, name: str) -> None:
+        try:
+            self._engine.client.remove_image(name)
+        except APIError as error:
+            # 404: it went with another name; 409: another image is built on it, or a container came just now.
+            if error.status_code not in {404, 409}:
+                raise
 
     def _about(self, name: str) -> dict[str, Any] | None:
         """What the engine knows of an image, or None where there is none of this name."""

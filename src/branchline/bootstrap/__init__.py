@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import sqlalchemy as sa
-
 from branchline.endpoints import Endpoints
 from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 
 
-def open_store(endpoints: Endpoints, *prepare: Callable[[sa.Engine], None]) -> SqlStore:
-    """Connect to the platform's database and bring its tables up to date, with whatever else wants tables there."""
-    engine = connect(endpoints.platform_database)
+def open_store(endpoints: Endpoints, sessions: str = "branchline") -> SqlStore:
+    """Connect to the platform's database and bring its tables up to date. `sessions` is what ours call themselves."""
+    engine = connect(endpoints.platform_database, name=sessions)
     with exclusively(engine):
-        for change in (migrate, *prepare):
-            change(engine)
+        migrate(engine)
     return SqlStore(engine)

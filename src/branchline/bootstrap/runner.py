@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.containers import DockerContainers
-from branchline.adapters.engine import prepare
 from branchline.adapters.git import GitSource
 from branchline.adapters.images import DockerImages
 from branchline.adapters.postgres import PostgresDatabases
 from branchline.adapters.probes import NetworkProbes
+from branchline.adapters.registry import RegistryArchive
 from branchline.adapters.vault import VaultConfigReader
 from branchline.bootstrap import open_store
 from branchline.domain.environment import Tier
 from branchline.endpoints import Endpoints
 from branchline.layout import Layout
+from branchline.operations.chores import Chore
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
+from branchline.operations.housekeeping import Housekeeping, Rules
 from branchline.operations.launch import Launch
+from branchline.operations.mending import Mending
 from branchline.operations.pipeline import Pipeline
 from branchline.operations.traffic import TrafficShift
 from branchline.operations.variables import Variables
 from branchline.settings import Settings
+from branchline.stack.process import server_user
+from branchline.stack.registry import Registry
 from branchline.store.database import SqlStore
+from branchline.store.leases import sessions_of
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,14 @@ class RunnerParts:
     layout: Layout
     store: SqlStore
     deploy: Deploy
+    chores: tuple[Chore, ...]
 
 
 def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Callable[[str, str], None]) -> RunnerParts:
     """Put a runner's story together."""
     layout = Layout.load(settings.home)
     endpoints = Endpoints(settings, layout)
-    store = open_store(endpoints, prepare)
+    store = open_store(endpoints, sessions=sessions_of(runner))
     docker = endpoints.docker(tier)
     containers = DockerContainers(docker, layout)
     images = DockerImages(docker, endpoints.registry, settings.build_ca_bundle)
@@ -50,21 +58,39 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     databases = PostgresDatabases(endpoints.tier_database(tier), host, port, passwords, tier)
     variables = Variables(VaultConfigReader(endpoints.vault, tier, layout.key(f"{tier}.pem")), databases)
     health = Health(containers, NetworkProbes(containers))
+    pipeline = Pipeline(
+        store,
+        GitSource(layout.git(tier)),
+        images,
+        containers,
+        databases,
+        work=layout.work(tier),
+        tier=tier,
+        builds_at_once=settings.builds_at_once,
+    )
+    proxy = CaddyProxy(layout, settings)
+    launch = Launch(store, images, containers, databases, variables, health, domain=settings.domain)
     deploy = Deploy(
         store,
-        Pipeline(
-            store,
-            GitSource(layout.git(tier)),
-            images,
-            containers,
-            databases,
-            worktree=lambda deployment: layout.worktree(tier, deployment),
-            builds_at_once=settings.builds_at_once,
-        ),
-        Launch(store, images, containers, databases, variables, health, domain=settings.domain),
-        TrafficShift(store, containers, CaddyProxy(layout, settings), health, domain=settings.domain),
+        pipeline,
+        launch,
+        TrafficShift(store, containers, proxy, health, domain=settings.domain),
         runner=runner,
         log_limit=settings.log_limit,
+        patience=settings.patience,
         report_fault=report_fault,
     )
-    return RunnerParts(settings, layout, store, deploy)
+    mending = Mending(store, launch, containers, proxy, health, tier=tier, log_limit=settings.log_limit)
+    archive = None
+    if not settings.registry:  # else it is somebody else's to clean
+        registry = Registry(layout, server_user())
+        archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
+    rules = Rules(
+        releases=settings.keep_releases,
+        logs=settings.keep_logs,
+        logs_for=timedelta(days=settings.keep_logs_days),
+        build_cache=settings.build_cache_mb * 1_000_000,
+        every=settings.housekeeping_every,
+    )
+    housekeeping = Housekeeping(store, pipeline, containers, images, archive, tier=tier, rules=rules)
+    return RunnerParts(settings, layout, store, deploy, (*housekeeping.chores(), mending.chore()))

@@ -31,7 +31,7 @@ def list_(project: Project, json: Json = False) -> None:
         say(f"{project} has no environment yet: the first deployment makes one.")
         return
     table(
-        ("environment", "tier", "live", "commit", "running", "queued", "url"),
+        ("environment", "tier", "live", "commit", "running", "queued", "url", "trouble"),
         [
             (
                 environment.name,
@@ -41,6 +41,7 @@ def list_(project: Project, json: Json = False) -> None:
                 str(environment.running.id) if environment.running else "",
                 str(environment.queued or ""),
                 environment.url or "",
+                environment.trouble,
             )
             for environment in found
         ],
@@ -65,6 +66,7 @@ def show(project: Project, environment: EnvironmentName, json: Json = False) -> 
             ("subject", live.subject if live else None),
             ("running", f"deployment {running.id}: {short(running.ref)} at {running.commit[:8]}" if running else None),
             ("queued", str(found.queued) if found.queued else None),
+            ("trouble", found.trouble or None),
         ]
     )
 

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     DEPLOYMENT_UNDONE = "deployment.undone"
     DEPLOYMENT_FINISHED = "deployment.finished"
     STAGE_ENDED = "stage.ended"
+    ENVIRONMENT_MENDED = "environment.mended"
+    ENVIRONMENT_TROUBLED = "environment.troubled"
 
 
 @dataclass(frozen=True)

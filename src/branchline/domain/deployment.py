@@ -43,6 +43,18 @@ class Failure:
     hint: str = ""
 
 
+@dataclass(frozen=True, order=True)
+class Fence:
+    """Who acts for an environment: a deployment, in one of its attempts.
+
+    Of two, the greater one is the later: once it has acted, whatever the lesser one still tries is refused. (Monotonic
+    fencing, as in M. Kleppmann, "How to do distributed locking", 2016.)
+    """
+
+    deployment: int
+    attempt: int
+
+
 @dataclass(frozen=True)
 class Deployment:
     """One attempt, with who asked for it, what it is about and what came of it.
@@ -72,3 +84,9 @@ class Deployment:
     failed_stage: str | None = None
     config_version: int | None = None
     failure: Failure | None = None
+    attempt: int = 0
+
+    @property
+    def fence(self) -> Fence:
+        """Whoever carries the deployment now acts under this."""
+        return Fence(self.id, self.attempt)

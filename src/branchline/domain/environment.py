@@ -30,7 +30,10 @@ def tier_of(name: str) -> Tier:
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a release of a project runs. `slot` numbers it on this platform: its subnet derives from it."""
+    """Where a release of a project runs. `slot` numbers it on this platform: its subnet derives from it.
+
+    `trouble` says what is missing of what is live, and why it cannot be put back.
+    """
 
     id: int
     project: str
@@ -38,6 +41,7 @@ class Environment:
     tier: Tier
     slot: int
     live_deployment: int | None = None
+    trouble: str = ""
 
     @property
     def key(self) -> str:

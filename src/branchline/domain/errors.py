@@ -91,8 +91,11 @@ class PlatformBroke(BranchlineError):
 
     @property
     def passing(self) -> bool:
-        """Whether it may pass by itself: a server that does not answer may come back."""
-        return self.code.endswith("unreachable")
+        """Whether it may pass by itself: a server that does not answer may come back.
+
+        So may the platform's own database that has no room: until then nothing could even be written down.
+        """
+        return self.code.endswith(("unreachable", "store_full"))
 
 
 class Unreachable(PlatformBroke):

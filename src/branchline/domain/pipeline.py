@@ -53,6 +53,10 @@ TIME_LIMITS: dict[Stage, float] = {
 """Seconds; a manifest may set others under `timeouts`."""
 
 
+MOST_ATTEMPTS = 10
+"""Runners that may die in one stage; then the stage counts as what kills them, and breaks."""
+
+
 AFTER_SWITCH = frozenset({Stage.WATCH, Stage.DRAIN, Stage.UNDO})
 """From here on the new release has traffic: cancelling would leave it to chance who serves."""
 

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State
 from branchline.domain.environment import Environment
-from branchline.domain.errors import BranchlineError, Cancelled, DeploymentFailed, PlatformBroke, TakenOver
-from branchline.domain.pipeline import AFTER_SWITCH, TIME_LIMITS, Stage, StageFailed, StageResult, StageState
+from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
+from branchline.domain.pipeline import (
+    AFTER_SWITCH,
+    MOST_ATTEMPTS,
+    TIME_LIMITS,
+    Stage,
+    StageFailed,
+    StageResult,
+    StageState,
+)
+from branchline.operations.carrying import Carrying
+from branchline.operations.faults import HUNG, failure_of
 from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
+from branchline.operations.patience import Patience
 from branchline.operations.pipeline import Pipeline
 from branchline.operations.scene import TIMED_OUT, Scene, StageInterrupt
 from branchline.operations.traffic import TrafficShift
-from branchline.ports import Durable
-from branchline.records import Records, Store
-
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 8.0
-_PATIENCE = 120.0
-"""Seconds for which a stage keeps trying while a server beneath it does not answer."""
+from branchline.records import STORE_AWAY, STORE_FULL, Records, StageRecord, Store
 
 _SHOW_OUTPUT = frozenset({Stage.VERIFY, Stage.WATCH})
 """Stages that copy what containers say, whose secrets an earlier stage learnt: perhaps in another process."""
@@ -46,6 +49,7 @@ class Deploy:
         *,
         runner: str,
         log_limit: int,
+        patience: float,
         report_fault: Callable[[str, str], None],
     ) -> None:
         self.store = store
@@ -54,11 +58,16 @@ class Deploy:
         self.traffic = traffic
         self.runner = runner
         self.log_limit = log_limit
+        self.patience = patience
         self.report_fault = report_fault
+        self.carrying = Carrying()
 
-    def run(self, deployment: int, durable: Durable) -> None:
-        """Tell the whole story. Any process that runs it again goes on where the last one stopped."""
-        with self._telling(deployment, durable) as tell:
+    def run(self, deployment: Deployment) -> None:
+        """Tell the whole story. Any process that takes it over and runs it goes on where the last one stopped.
+
+        Raises TakenOver where somebody else took it over meanwhile, PlatformBroke where even the bookkeeping failed.
+        """
+        with self._telling(deployment) as tell:
             try:
                 tell(Stage.CHECKOUT, self.pipeline.checkout)
                 tell(Stage.BUILD, self.pipeline.build)
@@ -78,35 +87,55 @@ class Deploy:
                 tell.end(State.SUCCEEDED)
 
     @contextmanager
-    def _telling(self, deployment: int, durable: Durable) -> Iterator[Telling]:
-        carried = _persistently(self.store, lambda records: records.deployments.adopt(deployment, self.runner))
-        log = _persistently(self.store, lambda _: DeploymentLog(self.store, deployment, self.log_limit))
+    def _telling(self, deployment: Deployment) -> Iterator[Telling]:
+        self.carrying.at(deployment.id, None)
         try:
-            yield Telling(self, carried, durable, log)
-            self.pipeline.tidy(carried)  # only at the end: who goes on after an interruption may need what is there
+            with closing(self.persistently(lambda _: self._log(deployment.id))) as log:
+                yield Telling(self, deployment, log)
+                # Only at the end: who goes on after an interruption may need what is there.
+                with suppress(PlatformBroke):  # housekeeping comes back to it
+                    self.pipeline.tidy(deployment)
         finally:
-            log.close()
+            self.carrying.leave(deployment.id)
+
+    def persistently(self, write: Callable[[Records], _T]) -> _T:
+        """Try again while the platform's own database is away: no story may break over its bookkeeping."""
+        patience = Patience(self.patience)
+        while True:
+            try:
+                with self.store.transaction() as records:
+                    return write(records)
+            except PlatformBroke as error:
+                pause = patience.next_pause() if error.passing else None
+                if pause is None:
+                    raise
+            time.sleep(pause)
+
+    def _log(self, deployment: int) -> DeploymentLog:
+        return DeploymentLog(self.store, deployment, self.log_limit)
 
 
 class Telling:
     """Tells one deployment: runs each stage once, durably, and writes down what came of it."""
 
-    def __init__(self, deploy: Deploy, deployment: Deployment, durable: Durable, log: DeploymentLog) -> None:
+    def __init__(self, deploy: Deploy, deployment: Deployment, log: DeploymentLog) -> None:
         self._store = deploy.store
-        self._runner = deploy.runner
+        self._persistently = deploy.persistently
+        self._patience = deploy.patience
+        self._carrying = deploy.carrying
         self._report_fault = deploy.report_fault
         self._learn_secrets = deploy.launch.learn_secrets
         self._deployment = deployment
-        self._durable = durable
         self._log = log
         self._outputs: dict[Stage, Mapping[str, Any]] = {}
         self._performed: set[Stage] = set()
-        self._project = _persistently(self._store, lambda records: records.projects.get(deployment.project))
+        self._project = self._persistently(lambda records: records.projects.get(deployment.project))
         self._environment = self._environment_now()
 
     def __call__(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> None:
         """Run a stage, or take what it left behind when it ran before; raise StageFailed if it did not go well."""
-        told = self._durable.step(stage, lambda: self._perform(stage, perform))
+        told = self._once(stage, perform)
+        self._carrying.at(self._deployment.id, None)
         if told["failure"]:
             raise StageFailed(stage, Failure(**told["failure"]), told["broke"])
         self._outputs[stage] = told["output"]
@@ -135,40 +164,62 @@ class Telling:
         stage, failure = (failed.stage, failed.failure) if failed else (None, None)
 
         def write(records: Records) -> None:
+            records.deployments.hold(self._deployment.fence)
             if records.deployments.finish(self._deployment.id, state, stage, failure):
                 detail = {"state": state, "stage": stage, "failure": vars(failure) if failure else None}
                 self._register(records, Kind.DEPLOYMENT_FINISHED, detail)
 
-        _persistently(self._store, write)
+        self._persistently(write)
 
-    def _perform(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> dict[str, Any]:
-        self._performed.add(stage)
+    def _once(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> dict[str, Any]:
+        """Run a stage that has not ended yet; one that has gives what it left behind."""
+        self._carrying.at(self._deployment.id, stage, self._limit(stage))
         self._log.begin(stage)
-        _persistently(self._store, lambda records: records.deployments.begin_stage(self._deployment.id, stage))
+
+        def begin(records: Records) -> StageRecord:
+            records.deployments.hold(self._deployment.fence)
+            return records.deployments.begin_stage(self._deployment.id, stage)
+
+        begun = self._persistently(begin)
+        return begun.result or self._perform(stage, perform, begun)
+
+    def _perform(self, stage: Stage, perform: Callable[[Scene], StageResult], begun: StageRecord) -> dict[str, Any]:
+        self._performed.add(stage)
         result, failure, broke = StageResult(), None, False
         try:
+            self._check_begun(begun)
             result = self._perform_patiently(stage, perform)
         except TakenOver:
             raise
-        except PlatformBroke as error:
-            failure, broke = self._told(error), True
-        except BranchlineError as error:
-            failure = self._told(error)
-        except Exception:  # the story must end well-told, whatever a stage did not foresee
-            incident = uuid4().hex[:8]
-            self._report_fault(incident, traceback.format_exc())
-            failure, broke = _internal_fault(stage, incident), True
-        self._note_end(stage, result, failure, broke)
-        return {"output": result.output, "failure": vars(failure) if failure else None, "broke": broke}
+        except Exception as error:
+            if isinstance(error, PlatformBroke) and error.code in {STORE_AWAY, STORE_FULL}:
+                raise  # nothing can be told of that; whoever reaches the database again goes on from here
+            failure, broke = failure_of(error, stage, self._log, self._report_fault)
+        return self._note_end(stage, result, failure, broke)
+
+    def _check_begun(self, begun: StageRecord) -> None:
+        if begun.hung:
+            raise PlatformBroke(
+                f"The stage {begun.name} hung: it did not even heed its time limit.",
+                code=HUNG,
+                hint="Something beneath the platform does not answer: see `branchline doctor`.",
+            )
+        if begun.attempts > MOST_ATTEMPTS:
+            raise PlatformBroke(
+                f"{MOST_ATTEMPTS} runners died in the stage {begun.name}.",
+                code="stage_kills_runners",
+                hint="See the runners' logs and the memory of their machine.",
+            )
+        if begun.attempts > 1:
+            self._log.write("This stage begins again: the runner that was at it is gone.")
 
     def _perform_patiently(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> StageResult:
         """Try again while a server beneath us does not answer: most outages are short."""
         limit = self._limit(stage)
-        stop = StageInterrupt(
-            self._store, self._deployment.id, self._runner, stage, limit, cancellable=stage not in AFTER_SWITCH
-        )
-        scene = Scene(self._deployment, self._project, self._environment, self._log, stop, self._outputs)
-        waited, pause = 0.0, _FIRST_PAUSE
+        fence = self._deployment.fence
+        stop = StageInterrupt(self._store, fence, stage, limit, cancellable=stage not in AFTER_SWITCH)
+        scene = Scene(self._store, self._deployment, self._project, self._environment, self._log, stop, self._outputs)
+        patience = Patience(min(self._patience, limit))
         stop.check()
         while True:
             try:
@@ -176,7 +227,8 @@ class Telling:
                     self._learn_secrets(scene)
                 return perform(scene)
             except PlatformBroke as error:
-                if not error.passing or waited >= min(_PATIENCE, limit):
+                pause = patience.next_pause() if error.passing else None
+                if pause is None:
                     raise
                 self._log.write(f"{error.sentence} Trying again in {pause:g} s.")
                 try:
@@ -185,15 +237,15 @@ class Telling:
                     if late.code != TIMED_OUT:
                         raise
                     raise error from late  # not the project was slow: the server never came back
-            waited, pause = waited + pause, min(pause * 2, _LONGEST_PAUSE)
 
     def _limit(self, stage: Stage) -> float:
         checkout = self._outputs.get(Stage.CHECKOUT)
         asked = checkout["manifest"]["timeouts"] if checkout else {}
         return float(asked.get(stage, TIME_LIMITS[stage]))
 
-    def _note_end(self, stage: Stage, result: StageResult, failure: Failure | None, broke: bool) -> None:
+    def _note_end(self, stage: Stage, result: StageResult, failure: Failure | None, broke: bool) -> dict[str, Any]:
         self._log.end_stage()
+        told = {"output": result.output, "failure": vars(failure) if failure else None, "broke": broke}
         if failure:
             state, note = StageState.BROKE if broke else StageState.FAILED, failure.sentence
         else:
@@ -201,18 +253,16 @@ class Telling:
             note = self._log.clean(result.note)
 
         def write(records: Records) -> None:
-            records.deployments.end_stage(self._deployment.id, stage, state, note)
+            records.deployments.hold(self._deployment.fence)
+            records.deployments.end_stage(self._deployment.id, stage, state, note, told)
             self._register(records, Kind.STAGE_ENDED, {"stage": stage, "state": state, "note": note})
 
-        _persistently(self._store, write)
-
-    def _told(self, error: BranchlineError) -> Failure:
-        # A container's own words may be in it, and a container knows secrets.
-        return Failure(error.code, self._log.clean(error.sentence), self._log.clean(error.hint))
+        self._persistently(write)
+        return told
 
     def _environment_now(self) -> Environment:
         about = self._deployment
-        return _persistently(self._store, lambda records: records.environments.get(about.project, about.environment))
+        return self._persistently(lambda records: records.environments.get(about.project, about.environment))
 
     def _register(self, records: Records, kind: Kind, detail: dict[str, Any]) -> None:
         about = self._deployment
@@ -223,25 +273,3 @@ _STILL_LIVE = (
     "Going back did not work either, so this release is still live: see the stage undo in the log. "
     "Deploy a commit that works."
 )
-
-
-def _persistently(store: Store, write: Callable[[Records], _T]) -> _T:
-    """Try again while the platform's own database is away: no story may break over its bookkeeping."""
-    waited, pause = 0.0, _FIRST_PAUSE
-    while True:
-        try:
-            with store.transaction() as records:
-                return write(records)
-        except PlatformBroke as error:
-            if not error.passing or waited >= _PATIENCE:
-                raise
-        time.sleep(pause)
-        waited, pause = waited + pause, min(pause * 2, _LONGEST_PAUSE)
-
-
-def _internal_fault(stage: Stage, incident: str) -> Failure:
-    return Failure(
-        "internal",
-        f"The platform met a fault of its own in the stage {stage}.",
-        f"Nothing of yours caused it. The runner's log has the details under incident {incident}.",
-    )

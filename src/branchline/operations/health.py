@@ -14,7 +14,10 @@ from branchline.ports import Containers, Instance, Interrupt, Log, Probes
 STEADY_SECONDS = 2.0
 """A service with neither port nor healthcheck is healthy once it has run this long without a restart."""
 
-_FIRST_INTERVAL = 0.05
+_FIRST_INTERVAL = 0.02
+_AT_FIRST = 0.5
+"""Seconds in which a service is looked at that often: most are up by then, and nobody waits for the next look."""
+
 _TAIL_LINES = 50
 
 
@@ -66,6 +69,8 @@ class Health:
         `it …` means that the container itself ended, rather than that a probe failed.
         """
         state = self._containers.state(instance)
+        if not state.exists:
+            return "it was removed by somebody"
         if not state.running or state.restarts:
             return "it ran out of memory" if state.out_of_memory else "it ended"
         check = check_of(service)
@@ -93,9 +98,11 @@ class Health:
             return state.running and not state.restarts and self._clock() - began >= STEADY_SECONDS
         healthy, watched.saw = self._probes.probe(watched.instance, check)
         watched.passed = watched.passed + 1 if healthy else 0
-        # Most services are up within a second: look often at first, then as seldom as the manifest asks.
+        # Often at first, then as seldom as the manifest asks.
         pause = check.interval if watched.passed else min(watched.pause, check.interval)
-        watched.due, watched.pause = self._clock() + pause, watched.pause * 1.5
+        watched.due = self._clock() + pause
+        if self._clock() - began > _AT_FIRST:
+            watched.pause *= 1.5
         return watched.passed >= check.healthy_after
 
     def _check_alive(self, watched: _Watched, log: Log, began: float) -> None:
@@ -132,6 +139,17 @@ class Health:
             f"{_title(watched.instance)} did not become healthy within {limit:g} s ({what}).",
             code="unhealthy",
             hint=f"See the end of its output in the log, and services.{watched.instance.service}.healthcheck.",
+        )
+
+
+def check_complete(instances: Sequence[Instance], services: Mapping[str, Service]) -> None:
+    """Raise DeploymentFailed (`containers_gone`) where there are fewer than the manifest asks for."""
+    expected = sum(service.deploy.replicas for service in services.values())
+    if len(instances) < expected:
+        raise DeploymentFailed(
+            f"{expected - len(instances)} of {expected} containers are gone.",
+            code="containers_gone",
+            hint="Somebody or something removed them; deploy again.",
         )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke
-from branchline.domain.pipeline import Stage
 from branchline.domain.redaction import Redactor
 from branchline.records import Store
 
 LINE_LIMIT = 16 * 1024
 TAIL_LINES = 200
+_RECENT_LINES = 20
 _FLUSH_SECONDS = 0.1
 _BATCH = 2000
 
@@ -44,17 +45,17 @@ class DeploymentLog:
         self._waiting: deque[tuple[datetime, str, str]] = deque()
         self._tail: deque[tuple[datetime, str, str]] = deque(maxlen=TAIL_LINES)
         self._left_out = 0
-        self._last = ""
+        self._recent: deque[str] = deque(maxlen=_RECENT_LINES)
         self._stage = ""
         self._closed = threading.Event()
         self._flusher = threading.Thread(target=self._flush_often, name=f"log-{deployment}", daemon=True)
         self._flusher.start()
 
-    def begin(self, stage: Stage) -> None:
-        """Lines from now on belong to this stage."""
+    def begin(self, stage: str) -> None:
+        """Lines from now on belong to this stage, or to whatever else is done about the deployment."""
         with self._lock:
             self._stage = stage
-            self._last = ""
+            self._recent.clear()
 
     def hide(self, secrets: Sequence[Secret]) -> None:
         """From now on these values appear as `[hidden]`."""
@@ -74,7 +75,7 @@ class DeploymentLog:
             if len(text) > LINE_LIMIT:
                 text = f"{text[:LINE_LIMIT]}… [{len(line) - LINE_LIMIT} more characters]"
             if text.strip():
-                self._last = text
+                self._recent.append(text)
             entry = (self._now(), self._stage, text)
             if self._size < self._limit:
                 self._size += len(text) + 1
@@ -86,7 +87,21 @@ class DeploymentLog:
     @property
     def last(self) -> str:
         """The last line of the stage that was not empty, as it stands in the log."""
-        return self._last
+        with self._lock:
+            return self._recent[-1] if self._recent else ""
+
+    def last_lines(self, count: int) -> list[str]:
+        """The stage's last lines that are not empty; where another process was at it, those that the store has."""
+        with self._lock:
+            recent = list(self._recent)
+        if not recent:
+            with suppress(PlatformBroke):
+                recent = [
+                    line
+                    for line in self._store.last_lines(self._deployment, self._stage, _RECENT_LINES)
+                    if line.strip()
+                ]
+        return recent[-count:]
 
     def end_stage(self) -> None:
         """Write out what is waiting, and the end of what was left out."""

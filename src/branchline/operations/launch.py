@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from branchline.domain.environment import hostnames_of
-from branchline.domain.errors import DeploymentFailed
+from branchline.domain.errors import DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Limits
 from branchline.domain.pipeline import StageResult
-from branchline.operations.health import Health
+from branchline.operations.health import Health, check_complete
 from branchline.operations.scene import Scene
 from branchline.operations.variables import Variables
-from branchline.ports import Containers, Databases, Images, ServiceSpec
+from branchline.ports import Containers, Databases, Images, Instance, ServiceSpec
 from branchline.records import Store
 
 
@@ -41,7 +41,7 @@ class Launch:
         for name in scene.manifest.databases:
             self._databases.ensure(scene.environment, name)
         newest = self._variables.newest_config(scene)
-        with self._store.transaction() as records:
+        with scene.record() as records:
             about = scene.deployment.id
             records.deployments.note_config(about, newest)
             records.deployments.note_replaces(about)
@@ -51,7 +51,13 @@ class Launch:
             records.environments.claim_hostnames(scene.environment, wanted)
             hostnames = records.environments.hostnames(scene.environment)
             release = records.releases.get(noted.release or 0)
-        image = self._images.pull(release.image, scene.log, scene.stop)
+        try:
+            image = self._images.pull(release.image, scene.log, scene.stop)
+        except PlatformBroke as error:
+            if error.code == "image_gone":  # the next deployment of this commit builds it again
+                with scene.record() as records:
+                    records.releases.note_removed({release.id})
+            raise
         return StageResult(
             {
                 "image": image,
@@ -93,6 +99,18 @@ class Launch:
 
     def start(self, scene: Scene) -> StageResult:
         """The new containers, beside the old ones."""
+        self._containers.forget_run(scene.environment, "release", scene.deployment.id)
+        started = self._start(scene)
+        return StageResult(note=f"{len(started)} container{'s' if len(started) != 1 else ''}")
+
+    def put_back(self, scene: Scene) -> None:
+        """What is missing of the containers of a deployment that is live, as `start` would have made it."""
+        with self._store.transaction() as records:
+            release = records.releases.get(scene.deployment.release or 0)
+        self._images.pull(release.image, scene.log, scene.stop)
+        self._start(scene)
+
+    def _start(self, scene: Scene) -> list[Instance]:
         services = [
             ServiceSpec(
                 name=name,
@@ -106,18 +124,11 @@ class Launch:
             )
             for name, service in scene.manifest.services.items()
         ]
-        started = self._containers.start(scene.environment, scene.deployment.id, services, scene.stop)
-        return StageResult(note=f"{len(started)} container{'s' if len(started) != 1 else ''}")
+        return self._containers.start(scene.environment, scene.deployment.id, services, scene.stop)
 
     def verify(self, scene: Scene) -> StageResult:
         """Every probe of every container green, as often in a row as the manifest asks."""
         instances = self._containers.instances(scene.environment, scene.deployment.id)
-        expected = sum(service.deploy.replicas for service in scene.manifest.services.values())
-        if len(instances) < expected:
-            raise DeploymentFailed(
-                f"{expected - len(instances)} of {expected} containers are gone.",
-                code="containers_gone",
-                hint="Somebody or something removed them while they started; deploy again.",
-            )
+        check_complete(instances, scene.manifest.services)
         self._health.await_all(instances, scene.manifest.services, scene.log, scene.stop)
         return StageResult(note=f"{len(instances)} healthy")

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import BoundedSemaphore
 
-from branchline.domain.deployment import Deployment
-from branchline.domain.environment import Environment
+from branchline.domain.deployment import Deployment, Fence
+from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import DeploymentFailed, PlatformBroke, TakenOver
-from branchline.domain.manifest import FILE_NAME, Limits, Test
-from branchline.domain.pipeline import Stage, StageResult
-from branchline.domain.release import build_key
+from branchline.domain.manifest import FILE_NAME, Limits, Manifest, Test
+from branchline.domain.pipeline import Stage, StageResult, StageState
+from branchline.domain.release import Release, build_key
 from branchline.manifest_file import parse
 from branchline.operations.scene import Scene
 from branchline.operations.variables import of_platform
 from branchline.ports import Containers, Databases, Images, Source
 from branchline.records import Store
 
+PUBLISHING = "publishing"
+"""Those who publish share this name; who cleans the registry is alone in it."""
+
+_SLOT_PAUSE = 0.2
+_PUBLISH_PAUSE = 0.03
+_LEFT_CLEAN = frozenset({StageState.PASSED, StageState.FAILED, StageState.SKIPPED})
+
 
 class Pipeline:
-    """The stages that make a release. Worktrees lie where `worktree` says, one for each deployment."""
+    """The stages that make a release. In the folder `work` each deployment has a worktree of its own."""
 
     def __init__(
         self,
@@ -31,7 +38,8 @@ class Pipeline:
         containers: Containers,
         databases: Databases,
         *,
-        worktree: Callable[[int], Path],
+        work: Path,
+        tier: Tier,
         builds_at_once: int,
     ) -> None:
         self._store = store
@@ -39,8 +47,9 @@ class Pipeline:
         self._images = images
         self._containers = containers
         self._databases = databases
-        self._worktree = worktree
-        self._building = BoundedSemaphore(builds_at_once)
+        self._work = work
+        self._testing: set[Fence] = set()  # whose tests have begun: they may be cut off, and begin again
+        self._build_slots = [f"build-{tier}-{number}" for number in range(builds_at_once)]
 
     def checkout(self, scene: Scene) -> StageResult:
         """Put the exact commit into a clean folder and read its manifest."""
@@ -53,7 +62,7 @@ class Pipeline:
             )
         manifest = parse(file.read_text(errors="replace"))
         key = build_key(about.commit, manifest)
-        with self._store.transaction() as records:
+        with scene.record() as records:
             known = records.releases.find(scene.project, key)
             if known is not None:
                 records.deployments.note_release(about.id, known.id)
@@ -77,17 +86,21 @@ class Pipeline:
         test = scene.manifest.test
         if test is None:
             return StageResult(note="the manifest names no tests", skipped=True)
-        place = self._test_place(scene.deployment, scene.environment)
-        self._leave(scene, place)  # an attempt that was interrupted proves nothing: tests always run from the start
+        # An attempt that was interrupted proves nothing: tests always run from the start, each time in a place of their
+        # own, so that nobody who comes back late can disturb them.
+        place, *earlier = self._test_places(scene.deployment, scene.environment)
+        for left in [place, *earlier] if scene.deployment.fence in self._testing else earlier:
+            self._leave(scene.manifest, left)
+        self._testing.add(scene.deployment.fence)
         try:
             status = self._run_tests(scene, test, place)
         except TakenOver:
             raise  # the runner that carries on has begun them anew
         except Exception:
-            self._leave(scene, place)
+            self._leave(scene.manifest, place)
             raise
         said = scene.log.last
-        self._leave(scene, place)
+        self._leave(scene.manifest, place)
         if status != 0:
             raise DeploymentFailed(
                 f"The tests failed with exit status {status}: {said}"[:500],
@@ -101,30 +114,55 @@ class Pipeline:
         if scene.built_before:
             return StageResult(note=f"{scene.built_before} is in the registry", skipped=True)
         about, key = scene.deployment, str(scene.outputs[Stage.CHECKOUT]["build_key"])
-        image, tag = str(scene.outputs[Stage.BUILD]["image"]), f"{about.commit[:12]}-{key[:8]}"
+        # A tag of its own, or another build of this commit would take it away from an image that is still needed.
+        image, tag = str(scene.outputs[Stage.BUILD]["image"]), f"{about.commit[:12]}-d{about.id}"
         try:
-            reference = self._images.publish(image, about.project, tag, scene.log, scene.stop)
+            release = self._publish(scene, image, tag, key)
         except PlatformBroke as error:
             if error.code != "image_gone":
                 raise
             # Another machine built it, or somebody pruned it: the cache makes building it again a matter of moments.
             image = self._build(scene, scene.manifest.build.target, "build")
-            reference = self._images.publish(image, about.project, tag, scene.log, scene.stop)
-        with self._store.transaction() as records:
-            release = records.releases.add(scene.project, about.commit, key, reference, scene.manifest)
-            records.deployments.note_release(about.id, release.id)
-        return StageResult({"reference": reference}, note=f"release {release.number}")
+            release = self._publish(scene, image, tag, key)
+        return StageResult({"reference": release.image}, note=f"release {release.number}")
 
     def tidy(self, deployment: Deployment) -> None:
-        """Remove what only the pipeline needed."""
-        folder = self._worktree(deployment.id)
-        for leftover in (folder, folder.with_name(f"{folder.name}.partial")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Remove what only the pipeline needed, the worktree last: where there is one, something may be left."""
+        self._testing.discard(deployment.fence)
+        with self._store.transaction() as records:
+            stages = {one.name: one for one in records.deployments.stages(deployment.id)}
+            place = records.environments.get(deployment.project, deployment.environment)
+        if (test := stages.get(Stage.TEST)) and test.state not in _LEFT_CLEAN:
+            checkout = stages[Stage.CHECKOUT].result
+            manifest = Manifest.model_validate(checkout["output"]["manifest"]) if checkout else None
+            for left in self._test_places(deployment, place):
+                self._leave(manifest, left)
         for step in ("build", "test"):
-            try:
-                self._images.remove(_tag(deployment, step))
-            except PlatformBroke:
-                return  # Docker is away; a tag that stays behind does no harm
+            self._images.remove(_tag(deployment, step))
+        folder = self._worktree(deployment.id)
+        for leftover in (folder.with_name(f"{folder.name}.partial"), folder):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def untidied(self) -> list[int]:
+        """The deployments that have a worktree here, whether they still run or not."""
+        names = {path.name.partition(".")[0] for path in self._work.iterdir()} if self._work.is_dir() else set()
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _worktree(self, deployment: int) -> Path:
+        return self._work / str(deployment)
+
+    def _publish(self, scene: Scene, image: str, tag: str, key: str) -> Release:
+        """Nobody cleans the registry until the image is there and the release is written down."""
+        about = scene.deployment
+        while True:
+            with self._store.alone(PUBLISHING, shared=True) as ours:
+                if ours:
+                    reference = self._images.publish(image, about.project, tag, scene.log, scene.stop)
+                    with scene.record() as records:
+                        release = records.releases.add(scene.project, about.commit, key, reference, scene.manifest)
+                        records.deployments.note_release(about.id, release.id)
+                    return release
+            scene.stop.wait(_PUBLISH_PAUSE)
 
     def _checked_out(self, scene: Scene) -> Path:
         """The deployment's folder, made where it is missing: after a crash, another machine may carry on."""
@@ -147,9 +185,7 @@ class Pipeline:
                 code="context_outside",
                 hint="`build.context` must be a folder of the repository; links to elsewhere are not followed.",
             )
-        while not self._building.acquire(timeout=0.2):
-            scene.stop.check()
-        try:
+        with self._build_slot(scene):
             return self._images.build(
                 context,
                 dockerfile=build.dockerfile,
@@ -160,13 +196,29 @@ class Pipeline:
                 log=scene.log,
                 stop=scene.stop,
             )
-        finally:
-            self._building.release()
+
+    @contextmanager
+    def _build_slot(self, scene: Scene) -> Iterator[None]:
+        """Wait for one of the places for builds, which all runners of the tier share."""
+        told = False
+        while True:
+            for slot in self._build_slots:
+                with self._store.alone(slot) as mine:
+                    if mine:
+                        yield
+                        return
+            if not told:
+                scene.log.write(f"Waiting: {len(self._build_slots)} builds run already.")
+                told = True
+            scene.stop.wait(_SLOT_PAUSE)
 
     @staticmethod
-    def _test_place(deployment: Deployment, environment: Environment) -> Environment:
-        """An environment of its own for the tests: slot 0 asks for any network that is free."""
-        return Environment(0, environment.project, f"test-{deployment.id}", environment.tier, slot=0)
+    def _test_places(deployment: Deployment, environment: Environment) -> list[Environment]:
+        """Environments for the tests of each attempt, newest first: slot 0 asks for any network that is free."""
+        return [
+            Environment(0, environment.project, f"test-{deployment.id}-{attempt}", environment.tier, slot=0)
+            for attempt in range(deployment.attempt, 0, -1)
+        ]
 
     def _run_tests(self, scene: Scene, test: Test, place: Environment) -> int:
         image = self._build(scene, test.target or scene.manifest.build.target, "test")
@@ -181,9 +233,9 @@ class Pipeline:
             place, "test", number, image, test.command, variables, limits, scene.log, scene.stop
         )
 
-    def _leave(self, scene: Scene, place: Environment) -> None:
+    def _leave(self, manifest: Manifest | None, place: Environment) -> None:
         self._containers.destroy(place)
-        for name in scene.manifest.test.databases if scene.manifest.test else []:
+        for name in manifest.test.databases if manifest and manifest.test else []:
             self._databases.drop_scratch(place, name, "test")
 
 

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from branchline.domain.deployment import Deployment
+from branchline.domain.deployment import Deployment, Fence
 from branchline.domain.environment import Environment
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage
 from branchline.domain.project import Project
 from branchline.ports import Interrupt, Log
-from branchline.records import Store
+from branchline.records import Records, Store
 
 _LOOK_EVERY = 0.25
 
 TIMED_OUT = "stage_timed_out"
+
+_SLOW_HOST = "The git host is slow, or the history large: what was fetched is lost, so see how long a clone takes."
 
 
 @dataclass(frozen=True)
 class Scene:
     """One stage's view of its deployment. `outputs` holds what the stages before it left behind."""
 
+    store: Store
     deployment: Deployment
     project: Project
     environment: Environment
     log: Log
     stop: Interrupt
     outputs: Mapping[Stage, Mapping[str, Any]]
+
+    @contextmanager
+    def record(self) -> Iterator[Records]:
+        """A transaction in which the stage writes down what it did; raises TakenOver where it may not any more."""
+        with self.store.transaction() as records:
+            records.deployments.hold(self.deployment.fence)
+            yield records
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -67,10 +78,9 @@ class Scene:
 class StageInterrupt:
     """Port `Interrupt` for one stage: its time limit, somebody's wish to cancel, another runner's take-over."""
 
-    def __init__(self, store: Store, deployment: int, runner: str, stage: Stage, limit: float, cancellable: bool):
+    def __init__(self, store: Store, fence: Fence, stage: Stage, limit: float, cancellable: bool):
         self._store = store
-        self._deployment = deployment
-        self._runner = runner
+        self._fence = fence
         self._stage = stage
         self._limit = limit
         self._cancellable = cancellable
@@ -80,22 +90,28 @@ class StageInterrupt:
     def check(self) -> None:
         """Raise Cancelled, DeploymentFailed (`stage_timed_out`) or TakenOver when it is time to stop."""
         now = time.monotonic()
-        if now > self._ends:
+        late = now > self._ends
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_EVERY
+            self._look()
+        if late:
             raise DeploymentFailed(
                 f"The stage {self._stage} did not end within its {self._limit:g} s.",
                 code=TIMED_OUT,
-                hint=f"Its last lines are in the log. The limit is `timeouts.{self._stage}` in the manifest.",
+                hint=_SLOW_HOST
+                if self._stage is Stage.CHECKOUT
+                else f"The limit is `timeouts.{self._stage}` in the manifest.",
             )
-        if now < self._next_look:
-            return
-        self._next_look = now + _LOOK_EVERY
+
+    def _look(self) -> None:
+        """Look who carries the deployment: first of all, since a process that was paused comes late to everything."""
         try:
             with self._store.transaction() as records:
-                runner, cancel = records.deployments.carried_by(self._deployment)
+                carrying, cancel = records.deployments.carried_by(self._fence.deployment)
         except PlatformBroke:
             return  # the database is away for a moment; the time limit still counts
-        if runner != self._runner:
-            raise TakenOver(f"The runner {runner} carries deployment {self._deployment} now.")
+        if carrying != self._fence:
+            raise TakenOver(f"Another runner carries deployment {self._fence.deployment} now.")
         if cancel and self._cancellable:
             raise Cancelled("Somebody cancelled the deployment.", hint="What was live before stays live.")
 

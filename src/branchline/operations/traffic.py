@@ -10,7 +10,7 @@ from branchline.domain.environment import hostnames_of
 from branchline.domain.errors import Conflict, DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Manifest, Service
 from branchline.domain.pipeline import TIME_LIMITS, Stage, StageResult
-from branchline.operations.health import Health, check_of
+from branchline.operations.health import Health, check_complete, check_of
 from branchline.operations.scene import Scene
 from branchline.ports import Containers, Instance, Proxy, Route
 from branchline.records import Store
@@ -46,7 +46,9 @@ class TrafficShift:
         instances = self._containers.instances(scene.environment, scene.deployment.id)
         mark = self._proxy.mark()
         scene.stop.check()
-        self._proxy.switch(scene.environment, scene.hostnames, routes(scene.manifest, instances))
+        self._proxy.switch(
+            scene.environment, scene.hostnames, routes(scene.manifest, instances), scene.deployment.fence
+        )
         self._note_live(scene, scene.deployment.id, Kind.DEPLOYMENT_SWITCHED)
         address = self._proxy.url(scene.hostnames[0]) if _routed(scene.manifest) else "no route"
         return StageResult({"mark": mark}, note=address)
@@ -55,6 +57,7 @@ class TrafficShift:
         """Look on for a while: failing probes, restarts or too many 5xx mean that the release is sick."""
         watch = scene.manifest.watch
         instances = self._containers.instances(scene.environment, scene.deployment.id)
+        check_complete(instances, scene.manifest.services)
         mark = int(scene.outputs[Stage.SWITCH]["mark"])
         failures = {instance.name: 0 for instance in instances}
         began = self._clock()
@@ -77,7 +80,8 @@ class TrafficShift:
     def drain(self, scene: Scene) -> StageResult:
         """The old containers finish what they began, then stop; whatever else is left of before goes as well."""
         mine = scene.deployment.id
-        old = [one for one in self._containers.instances(scene.environment) if one.deployment != mine]
+        # Only those before it: a runner that comes back late must not stop what a newer deployment has started.
+        old = [one for one in self._containers.instances(scene.environment) if one.deployment < mine]
         targets = [f"{one.address}:{one.port}" for one in old if one.port]
         _, before = self._before(scene)
         grace = max(_grace(manifest) for manifest in (scene.manifest, before) if manifest)
@@ -96,14 +100,15 @@ class TrafficShift:
         with self._store.transaction() as records:
             switched = any(one.name is Stage.SWITCH for one in records.deployments.stages(scene.deployment.id))
         before, manifest = self._before(scene)
+        scene.stop.check()
         note = "nothing had changed for users"
         if switched:
             if before and manifest:
                 back = routes(manifest, self._containers.instances(scene.environment, before))
-                self._proxy.switch(scene.environment, self._reclaim(scene, manifest), back)
+                self._proxy.switch(scene.environment, self._reclaim(scene, manifest), back, scene.deployment.fence)
                 note = f"deployment {before} is live again"
             else:
-                self._proxy.switch(scene.environment, scene.hostnames, [])
+                self._proxy.switch(scene.environment, scene.hostnames, [], scene.deployment.fence)
                 note = "there was no earlier release to go back to"
             self._note_live(scene, before, Kind.DEPLOYMENT_UNDONE)
         self._containers.stop(scene.environment, scene.deployment.id, grace=5.0)
@@ -129,7 +134,7 @@ class TrafficShift:
         """The hostnames that were the earlier release's own, as far as nobody else took one meanwhile."""
         wanted = hostnames_of(manifest, scene.environment.name, self._domain)
         try:
-            with self._store.transaction() as records:
+            with scene.record() as records:
                 records.environments.claim_hostnames(scene.environment, wanted)
         except Conflict as error:
             scene.log.write(error.sentence)
@@ -140,7 +145,7 @@ class TrafficShift:
 
     def _note_live(self, scene: Scene, deployment: int | None, kind: Kind) -> None:
         about = scene.deployment
-        with self._store.transaction() as records:
+        with scene.record() as records:
             records.environments.set_live(scene.environment, deployment)
             detail = {"live": deployment}
             event = AuditEvent(kind, "platform", about.project, about.environment, about.id, detail)

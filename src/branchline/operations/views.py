@@ -31,6 +31,7 @@ class Views:
             live=self.deployment(records, records.deployments.get(live)) if live else None,
             running=self.deployment(records, running) if running else None,
             last=self.deployment(records, last) if last else None,
+            trouble=environment.trouble,
             queued=sum(one.state is State.QUEUED for one in newest),
         )
 

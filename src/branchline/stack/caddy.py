@@ -9,7 +9,7 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import binaries, files
 from branchline.stack.asking import expect_ok
-from branchline.stack.part import Part, plain_environment
+from branchline.stack.part import GO_LEAN, Part, plain_environment
 from branchline.stack.process import Command, User
 
 LOWEST_FREE_PORT = 1024
@@ -37,7 +37,9 @@ class Caddy(Part):
     def command(self) -> Command:
         program = (str(binaries.caddy(self._layout.home)), "run", "--config", str(self._folder / "caddy.json"))
         storage = str(self._folder / "storage")
-        environment = plain_environment({"XDG_DATA_HOME": storage, "XDG_CONFIG_HOME": storage, "HOME": storage})
+        environment = plain_environment(
+            {**GO_LEAN, "XDG_DATA_HOME": storage, "XDG_CONFIG_HOME": storage, "HOME": storage}
+        )
         port = int(self.endpoint.rpartition(":")[2])
         if self._user is None or port >= LOWEST_FREE_PORT:
             return Command(program, folder=self._folder, user=self._user, environment=environment)

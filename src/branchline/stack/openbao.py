@@ -16,7 +16,7 @@ from branchline.stack import binaries, files
 from branchline.stack.asking import ask
 from branchline.stack.logs import shift
 from branchline.stack.openbao_rules import arrange, fingerprint, operator_requests
-from branchline.stack.part import NotReady, Part, plain_environment
+from branchline.stack.part import GO_LEAN, NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
 
 LARGEST_AUDIT = 100_000_000
@@ -54,7 +54,7 @@ class OpenBao(Part):
             (str(binaries.openbao(self._layout.home)), "server", f"-config={self._folder / 'openbao.hcl'}"),
             folder=self._folder,
             user=self._user,
-            environment=plain_environment({"HOME": str(self._folder)}),
+            environment=plain_environment({**GO_LEAN, "HOME": str(self._folder)}),
         )
 
     def check(self) -> None:

@@ -201,6 +201,10 @@ def last_lines(log: Path, count: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 
+GO_LEAN = {"GOGC": "50"}
+"""For servers in Go: collect garbage when the heap has grown by half, not when it has doubled. They are small."""
+
+
 def plain_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a server gets to see of our environment: how to reach the world, and none of our settings or secrets."""
     passed = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")

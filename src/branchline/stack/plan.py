@@ -40,8 +40,7 @@ def programs(settings: Settings, layout: Layout) -> list[Part]:
     """The platform's own programs, and what they run."""
     return [
         Server(layout, settings),
-        Runner(layout, Tier.NONPROD),
-        Runner(layout, Tier.PRODUCTION),
+        *(Runner(layout, tier, number + 1) for tier in Tier for number in range(settings.runners)),
         Environments(layout, settings.docker_host),
     ]
 

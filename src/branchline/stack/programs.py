@@ -41,7 +41,8 @@ class Program(Part):
     def _environment(self) -> dict[str, str]:
         """All of ours, but for a wish not to keep bytecode: without it each start takes three times as long."""
         ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        return ours | {"BRANCHLINE_HOME": str(self._layout.home), "PYTHONUNBUFFERED": "1"}
+        # A heap for each of many threads would keep what each of them once needed.
+        return {"MALLOC_ARENA_MAX": "2", **ours, "BRANCHLINE_HOME": str(self._layout.home), "PYTHONUNBUFFERED": "1"}
 
 
 class Server(Program):
@@ -68,12 +69,13 @@ class Server(Program):
 
 
 class Runner(Program):
-    """The runner of a tier."""
+    """A runner of a tier; the first one has no number in its name."""
 
-    def __init__(self, layout: Layout, tier: Tier) -> None:
-        super().__init__(layout, f"runner-{tier}", "branchline.runner", "--tier", tier)
+    def __init__(self, layout: Layout, tier: Tier, number: int = 1) -> None:
+        name = f"runner-{tier}" + (f"-{number}" if number > 1 else "")
+        super().__init__(layout, name, "branchline.runner", "--tier", tier, "--name", name)
         self.needs = ("postgres-platform", f"postgres-{tier}", "openbao", "registry", "caddy")
-        self._heartbeat = layout.run / f"runner-{tier}.json"
+        self._heartbeat = layout.run / f"{name}.json"
 
     @property
     def endpoint(self) -> str:

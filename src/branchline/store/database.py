@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -12,22 +12,44 @@ import sqlalchemy as sa
 
 from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke
-from branchline.records import Line
+from branchline.records import GONE_STAGE, GONE_TEXT, STORE_AWAY, STORE_FULL, Line
 from branchline.store import tables as t
 from branchline.store.deployments import SqlDeployments
 from branchline.store.projects import SqlEnvironments, SqlProjects, SqlReleases
 from branchline.store.register import SqlRegister, SqlTokens
 
+_PING_SECONDS = 3.0
+_STATEMENT_SECONDS = 30.0
+_POOL_SECONDS = 8.0
 
-def connect(url: Secret, pool: int = 8) -> sa.Engine:
-    """An engine for the platform's database. Connections are checked before use and time out instead of hanging."""
+
+class _Session(psycopg.Connection[Any]):
+    """A connection that waits `limit` seconds for each answer: a frozen server heeds no timeout of its own."""
+
+    limit: float | None = _PING_SECONDS
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        try:
+            return super().wait(gen, interval, self.limit if timeout is None else timeout)
+        except psycopg.OperationalError:
+            # Server errors leave it between two statements; in the midst of one it is of no use to anybody.
+            if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.close()
+            raise
+
+
+def connect(url: Secret, pool: int = 8, name: str = "branchline") -> sa.Engine:
+    """An engine for the platform's database. Connections are checked before use and time out instead of hanging.
+
+    `name` is what its sessions call themselves.
+    """
     address = sa.make_url(url.reveal()).set(drivername="postgresql+psycopg")
     engine = sa.create_engine(
         address,
         pool_size=pool,
         max_overflow=8,
         pool_pre_ping=True,
-        pool_timeout=20,
+        pool_timeout=_POOL_SECONDS,
         hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
@@ -35,10 +57,24 @@ def connect(url: Secret, pool: int = 8) -> sa.Engine:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": 15_000,  # a host that vanished in the middle of a statement
-            "application_name": "branchline",
+            "application_name": name,
             "options": "-c lock_timeout=15s",
         },
     )
+
+    @sa.event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> _Session:
+        return _Session.connect(*arguments, **options)
+
+    # It is pinged before it is checked out.
+    @sa.event.listens_for(engine, "checkout")
+    def _work(session: _Session, *_: Any) -> None:
+        session.limit = _STATEMENT_SECONDS
+
+    @sa.event.listens_for(engine, "checkin")
+    def _rest(session: _Session | None, _record: Any) -> None:
+        if session is not None:
+            session.limit = _PING_SECONDS
 
     @sa.event.listens_for(engine, "handle_error")
     def _mark_lost(context: sa.engine.ExceptionContext) -> None:
@@ -48,6 +84,12 @@ def connect(url: Secret, pool: int = 8) -> sa.Engine:
             context.is_disconnect = True
 
     return engine
+
+
+def without_limit(connection: sa.Connection) -> None:
+    """Let statements of this connection take what they need, until it goes back to the pool."""
+    session: Any = connection.connection.dbapi_connection
+    session.limit = None
 
 
 class SqlRecords:
@@ -74,6 +116,24 @@ class SqlStore:
         with _told(), self.engine.begin() as connection:
             yield SqlRecords(connection)
 
+    @contextmanager
+    def alone(self, name: str, *, shared: bool = False) -> Iterator[bool]:
+        """Whether nobody else is in a block of this name, by an advisory lock that ends with its session."""
+        kind = "_shared" if shared else ""
+        lock, unlock = getattr(sa.func, f"pg_try_advisory_lock{kind}"), getattr(sa.func, f"pg_advisory_unlock{kind}")
+        key = sa.func.hashtextextended(f"branchline-alone:{name}", 0)
+        with _told():
+            connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        with connection as guard:
+            with _told():
+                held = bool(guard.execute(sa.select(lock(key))).scalar())
+            try:
+                yield held
+            finally:
+                if held:
+                    with suppress(PlatformBroke), _told():  # a session that was lost holds nothing any more
+                        guard.execute(sa.select(unlock(key)))
+
     def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:
         """Add lines: time, stage, text."""
         if not lines:
@@ -99,11 +159,43 @@ class SqlStore:
         with _told(), self.engine.connect() as connection:
             return [Line(*row) for row in connection.execute(query)]
 
+    def last_lines(self, deployment: int, stage: str, count: int) -> list[str]:
+        """The texts of a stage's last lines, oldest first."""
+        query = (
+            sa.select(t.log_line.c.text)
+            .where(t.log_line.c.deployment_id == deployment, t.log_line.c.stage == stage)
+            .order_by(t.log_line.c.seq.desc())
+            .limit(count)
+        )
+        with _told(), self.engine.connect() as connection:
+            return list(connection.execute(query).scalars())[::-1]
+
     def log_size(self, deployment: int) -> int:
         """Characters that the log holds."""
         size = sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(t.log_line.c.text)), 0))
         with _told(), self.engine.connect() as connection:
             return int(connection.execute(size.where(t.log_line.c.deployment_id == deployment)).scalar_one())
+
+    def prune_logs(self, before: datetime, keep: int) -> int:
+        """Remove the logs of deployments that ended before then, or have `keep` newer ones in their environment."""
+        newest_first = t.deployment.c.id.desc()
+        newness = sa.func.row_number().over(partition_by=t.deployment.c.environment_id, order_by=newest_first)
+        ended = sa.select(t.deployment.c.id, t.deployment.c.finished_at, newness.label("newness")).where(
+            t.deployment.c.finished_at.is_not(None)
+        )
+        live = sa.select(t.environment.c.live_deployment_id).where(t.environment.c.live_deployment_id.is_not(None))
+        counted = ended.subquery()
+        old = sa.select(counted.c.id).where(
+            (counted.c.finished_at < before) | (counted.c.newness > keep), counted.c.id.not_in(live)
+        )
+        lines = t.log_line.delete().where(t.log_line.c.deployment_id.in_(old), t.log_line.c.stage != GONE_STAGE)
+        with _told(), self.engine.begin() as connection:
+            gone = set(connection.execute(lines.returning(t.log_line.c.deployment_id)).scalars())
+            now = datetime.now(UTC)
+            left = [{"deployment_id": one, "at": now, "stage": GONE_STAGE, "text": GONE_TEXT} for one in sorted(gone)]
+            if left:
+                connection.execute(t.log_line.insert(), left)
+        return len(gone)
 
     def stage_seconds(self) -> dict[str, tuple[int, float]]:
         """For each stage name: how many ended, and their seconds in all."""
@@ -128,8 +220,14 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        if isinstance(getattr(error, "orig", None), psycopg.errors.DiskFull):
+            raise PlatformBroke(
+                "The disk of the platform's own database is full.",
+                code=STORE_FULL,
+                hint="Make room on it; what waits for it goes on by itself.",
+            ) from error
         raise PlatformBroke(
             "The platform's own database does not answer.",
-            code="store_unreachable",
+            code=STORE_AWAY,
             hint="See `branchline status`; `branchline up` restarts the embedded one by itself.",
         ) from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from branchline.domain.deployment import Deployment, Failure, State, Trigger
+from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Environment, Tier
-from branchline.domain.errors import NotFound
+from branchline.domain.errors import NotFound, TakenOver
 from branchline.domain.pipeline import Stage, StageState
 from branchline.ports import Revision
 from branchline.records import StageRecord
@@ -17,6 +18,8 @@ from branchline.store import tables as t
 
 WAKE = "branchline_queue"
 """The channel on which runners are told that something was queued; the payload is the tier."""
+
+_NOW = sa.func.clock_timestamp()
 
 _DEPLOYMENTS = (
     sa.select(t.deployment, t.project.c.name.label("project"), t.environment.c.name.label("environment"))
@@ -48,6 +51,14 @@ def _deployment(row: sa.Row[tuple[Any, ...]]) -> Deployment:
         config_version=row.config_version,
         failed_stage=row.failed_stage,
         failure=Failure(**row.failure) if row.failure else None,
+        attempt=row.attempt,
+    )
+
+
+def _stage(row: sa.Row[tuple[Any, ...]]) -> StageRecord:
+    state = StageState(row.state)
+    return StageRecord(
+        Stage(row.name), state, row.started_at, row.finished_at, row.note, row.attempts, row.hung, row.result
     )
 
 
@@ -84,7 +95,7 @@ class SqlDeployments:
             t.deployment.c.state == State.QUEUED,
             t.deployment.c.id < newer.id,
         )
-        ended = older.values(state=State.SUPERSEDED, superseded_by=newer.id, finished_at=sa.func.clock_timestamp())
+        ended = older.values(state=State.SUPERSEDED, superseded_by=newer.id, finished_at=_NOW)
         return list(self._db.execute(ended.returning(t.deployment.c.id)).scalars())
 
     def get(self, deployment: int) -> Deployment:
@@ -144,21 +155,35 @@ class SqlDeployments:
             return None
         # Asked once more, now that the environment is locked: another runner may have claimed a sibling just before.
         take = t.deployment.update().where(t.deployment.c.id == chosen, ~busy)
-        taken = take.values(state=State.RUNNING, runner=runner, started_at=sa.func.clock_timestamp())
+        taken = take.values(
+            state=State.RUNNING,
+            runner=runner,
+            attempt=t.deployment.c.attempt + 1,
+            started_at=_NOW,
+        )
         if self._db.execute(taken.returning(t.deployment.c.id)).scalar() is None:
             return None
         return self.get(chosen)
 
-    def adopt(self, deployment: int, runner: str) -> Deployment:
-        """From now on this runner carries the deployment."""
-        self._change(deployment, runner=runner)
-        return self.get(deployment)
+    def take_over(self, deployment: int, runner: str, instead_of: str) -> Deployment | None:
+        """From now on this runner carries it, in a new attempt; None where somebody else was quicker."""
+        theirs = (t.deployment.c.id == deployment) & (t.deployment.c.state == State.RUNNING)
+        change = t.deployment.update().where(theirs, t.deployment.c.runner == instead_of)
+        taken = change.values(runner=runner, attempt=t.deployment.c.attempt + 1).returning(t.deployment.c.id)
+        return None if self._db.execute(taken).scalar() is None else self.get(deployment)
 
-    def carried_by(self, deployment: int) -> tuple[str | None, bool]:
-        """Which runner carries it, and whether somebody asked to cancel."""
-        query = sa.select(t.deployment.c.runner, t.deployment.c.cancel_requested)
+    def hold(self, fence: Fence) -> None:
+        """Keep the deployment's row until the transaction ends; raises TakenOver where a later attempt carries it."""
+        mine = sa.select(t.deployment.c.attempt, t.deployment.c.runner).where(t.deployment.c.id == fence.deployment)
+        row = self._db.execute(mine.with_for_update()).one()
+        if row.attempt != fence.attempt:
+            raise TakenOver(f"The runner {row.runner} carries deployment {fence.deployment} now.")
+
+    def carried_by(self, deployment: int) -> tuple[Fence, bool]:
+        """Which attempt carries it, and whether somebody asked to cancel."""
+        query = sa.select(t.deployment.c.attempt, t.deployment.c.cancel_requested)
         row = self._db.execute(query.where(t.deployment.c.id == deployment)).one()
-        return row.runner, row.cancel_requested
+        return Fence(deployment, row.attempt), row.cancel_requested
 
     def running(self, tier: Tier) -> list[tuple[int, str]]:
         """Every running deployment of the tier, with its runner."""
@@ -170,25 +195,34 @@ class SqlDeployments:
         )
         return [(row.id, row.runner) for row in self._db.execute(query)]
 
-    def begin_stage(self, deployment: int, stage: Stage) -> None:
-        """A repeat keeps the first start."""
-        new = insert(t.stage).values(deployment_id=deployment, name=stage, state=StageState.RUNNING)
-        self._db.execute(new.on_conflict_do_nothing())
+    def at_work(self, tier: Tier) -> set[int]:
+        """The ids of the tier's environments in which a deployment runs."""
+        query = sa.select(t.environment.c.id).join_from(t.deployment, t.environment)
+        running = (t.deployment.c.state == State.RUNNING) & (t.environment.c.tier == tier)
+        return set(self._db.execute(query.where(running)).scalars())
 
-    def end_stage(self, deployment: int, stage: Stage, state: StageState, note: str) -> None:
-        """Write down what came of it."""
-        mine = (t.stage.c.deployment_id == deployment) & (t.stage.c.name == stage)
-        self._db.execute(
-            t.stage.update().where(mine).values(state=state, note=note, finished_at=sa.func.clock_timestamp())
+    def begin_stage(self, deployment: int, stage: Stage) -> StageRecord:
+        """Note the begin; a repeat keeps the first start and counts one attempt more."""
+        new = insert(t.stage).values(deployment_id=deployment, name=stage, state=StageState.RUNNING)
+        again = new.on_conflict_do_update(
+            index_elements=["deployment_id", "name"], set_={"attempts": t.stage.c.attempts + 1}
         )
+        return _stage(self._db.execute(again.returning(t.stage)).one())
+
+    def end_stage(
+        self, deployment: int, stage: Stage, state: StageState, note: str, result: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write down what came of it; `result` is what a repeat gets instead of running again."""
+        self._change_stage(deployment, stage, state=state, note=note, result=result, finished_at=_NOW)
+
+    def note_hung(self, deployment: int, stage: Stage) -> None:
+        """Say that the stage does not end although its time is over."""
+        self._change_stage(deployment, stage, hung=True)
 
     def stages(self, deployment: int) -> list[StageRecord]:
         """In the order in which they began."""
         query = sa.select(t.stage).where(t.stage.c.deployment_id == deployment).order_by(t.stage.c.started_at)
-        return [
-            StageRecord(Stage(row.name), StageState(row.state), row.started_at, row.finished_at, row.note)
-            for row in self._db.execute(query)
-        ]
+        return [_stage(row) for row in self._db.execute(query)]
 
     def note_replaces(self, deployment: int) -> int | None:
         """Save, once, what is live in its environment; a repeat returns what was saved."""
@@ -221,7 +255,7 @@ class SqlDeployments:
                 state=state,
                 failed_stage=failed_stage,
                 failure=vars(failure) if failure else sa.null(),
-                finished_at=sa.func.clock_timestamp(),
+                finished_at=_NOW,
             ).returning(t.deployment.c.environment_id)
         ).scalar()
         if ended is None:
@@ -242,3 +276,7 @@ class SqlDeployments:
 
     def _change(self, deployment: int, **values: Any) -> None:
         self._db.execute(t.deployment.update().where(t.deployment.c.id == deployment).values(**values))
+
+    def _change_stage(self, deployment: int, stage: Stage, **values: Any) -> None:
+        mine = (t.stage.c.deployment_id == deployment) & (t.stage.c.name == stage)
+        self._db.execute(t.stage.update().where(mine).values(**values))

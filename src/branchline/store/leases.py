@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 
 import psycopg
@@ -25,6 +26,11 @@ _NOTICE: dict[str, str | int] = {
 """A host that vanished is noticed within seconds: whoever holds a lease there must not block the others."""
 
 
+def sessions_of(runner: str) -> str:
+    """What all sessions of a runner call themselves, so that they can be ended with its lease."""
+    return f"branchline-{hashlib.sha256(runner.encode()).hexdigest()[:16]}"
+
+
 def _connect(engine: sa.Engine, name: str) -> psycopg.Connection[tuple[object, ...]]:
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     return psycopg.connect(make_conninfo(url, application_name=name, **_NOTICE), autocommit=True)
@@ -34,12 +40,34 @@ def _key(runner: str) -> int:
     return int.from_bytes(hashlib.sha256(f"branchline-runner:{runner}".encode()).digest()[:8], signed=True)
 
 
-class Lease:
-    """Holds an advisory lock in a session of its own: the server lets go of it when this process dies."""
+SILENCE = 10.0
+"""Seconds after which a runner whose session says nothing counts as dead: it is paused, frozen or out of reach."""
 
-    def __init__(self, engine: sa.Engine, runner: str) -> None:
-        self._db = _connect(engine, "branchline-lease")
+_BEAT = 1.0
+
+_HOLDER = """
+    SELECT activity.pid, activity.state_change::text
+    FROM pg_locks JOIN pg_stat_activity activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) | objid::bigint = %s
+"""
+
+
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+
+
+class Lease:
+    """Holds an advisory lock in a session of its own: the server lets go of it when this process dies.
+
+    A process that is only paused keeps its session. So each holder says something once a second, and whoever finds
+    another's session silent for `silence` seconds (by its own monotonic clock: the machine's may jump) ends it, with
+    all other sessions of that runner, and so with whatever they hold.
+    """
+
+    def __init__(self, engine: sa.Engine, runner: str, silence: float = SILENCE) -> None:
+        self._db = _connect(engine, sessions_of(runner))
         self._db.execute("SELECT pg_advisory_lock(%s)", (_key(runner),))
+        self._silence = silence
+        self._heard: dict[str, tuple[object, float]] = {}
 
     @property
     def session(self) -> int:
@@ -54,14 +82,41 @@ class Lease:
             return False
         return True
 
+    def keep(self, lost: Callable[[], None]) -> None:
+        """From now on say something every second, from a thread of its own; call `lost` when the session is gone."""
+
+        def beat() -> None:
+            while self.held():
+                time.sleep(_BEAT)
+            lost()
+
+        threading.Thread(target=beat, name="lease", daemon=True).start()
+
     def dead(self, runner: str) -> bool:
-        """Whether that runner lives no more. True is told to one caller at a time, until `bury`."""
+        """Whether that runner lives no more. True is told to one caller at a time, until `bury`.
+
+        To be asked every second or so: silence is what several looks have not heard.
+        """
         row = self._db.execute("SELECT pg_try_advisory_lock(%s)", (_key(runner),)).fetchone()
-        return bool(row and row[0])
+        if row and row[0]:
+            self._heard.pop(runner, None)
+            # What it was writing when it died may still hold rows: of a host that vanished, for many seconds.
+            self._db.execute(_END_SESSIONS, (sessions_of(runner),))
+            return True
+        self._end_if_silent(runner)
+        return False
 
     def bury(self, runner: str) -> None:
         """Let others ask about a dead runner again."""
         self._db.execute("SELECT pg_advisory_unlock(%s)", (_key(runner),))
+
+    def _end_if_silent(self, runner: str) -> None:
+        holder = self._db.execute(_HOLDER, (_key(runner),)).fetchone()
+        now = time.monotonic()
+        if holder is None or self._heard.get(runner, (None, 0.0))[0] != holder:
+            self._heard[runner] = (holder, now)
+        elif now - self._heard[runner][1] > self._silence:
+            self._db.execute(_END_SESSIONS, (sessions_of(runner),))
 
 
 class Bell:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from branchline.domain.deployment import State
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.errors import Conflict, NotFound
 from branchline.domain.manifest import Manifest
 from branchline.domain.project import Project
 from branchline.domain.release import Release
+from branchline.domain.retention import Use
 from branchline.store import tables as t
 
 _SLOT_LOCK = 0x736C_6F74  # "slot": two new environments must not choose the same one
@@ -56,7 +59,7 @@ _ENVIRONMENTS = sa.select(t.environment, t.project.c.name.label("project")).join
 
 
 def _environment(row: sa.Row[tuple[object, ...]]) -> Environment:
-    return Environment(row.id, row.project, row.name, Tier(row.tier), row.slot, row.live_deployment_id)
+    return Environment(row.id, row.project, row.name, Tier(row.tier), row.slot, row.live_deployment_id, row.trouble)
 
 
 class SqlEnvironments:
@@ -97,6 +100,11 @@ class SqlEnvironments:
         query = _ENVIRONMENTS.where(t.project.c.name == project).order_by(t.environment.c.name)
         return [_environment(row) for row in self._db.execute(query)]
 
+    def of_tier(self, tier: Tier) -> list[Environment]:
+        """Those of all projects, by project and name."""
+        query = _ENVIRONMENTS.where(t.environment.c.tier == tier).order_by(t.project.c.name, t.environment.c.name)
+        return [_environment(row) for row in self._db.execute(query)]
+
     def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
         """Give these hostnames, and no others, to the environment; raises Conflict (`hostname_taken`)."""
         mine = t.hostname.c.environment_id == environment.id
@@ -121,10 +129,27 @@ class SqlEnvironments:
         query = sa.select(t.hostname.c.hostname).where(t.hostname.c.environment_id == environment.id)
         return list(self._db.execute(query.order_by(t.hostname.c.hostname)).scalars())
 
+    def owners(self, hostnames: Sequence[str]) -> dict[str, int]:
+        """The ids of the environments that have these hostnames; one that nobody has is left out."""
+        query = sa.select(t.hostname).where(t.hostname.c.hostname.in_(hostnames))
+        return {row.hostname: row.environment_id for row in self._db.execute(query)}
+
     def set_live(self, environment: Environment, deployment: int | None) -> None:
-        """Note what the environment's traffic goes to."""
+        """Note what the environment's traffic goes to; its trouble ends with that."""
         change = t.environment.update().where(t.environment.c.id == environment.id)
-        self._db.execute(change.values(live_deployment_id=deployment))
+        self._db.execute(change.values(live_deployment_id=deployment, trouble=""))
+
+    def note_trouble(self, environment: Environment, trouble: str) -> None:
+        """Say what is missing of what is live; empty where nothing is any more."""
+        change = t.environment.update().where(t.environment.c.id == environment.id)
+        self._db.execute(change.values(trouble=trouble))
+
+
+_RELEASES = sa.select(t.release, t.project.c.name.label("project")).join_from(t.release, t.project)
+
+
+def _this(project: Project, build_key: str) -> sa.ColumnElement[bool]:
+    return (t.release.c.project_id == project.id) & (t.release.c.build_key == build_key)
 
 
 class SqlReleases:
@@ -133,24 +158,27 @@ class SqlReleases:
     def __init__(self, connection: sa.Connection) -> None:
         self._db = connection
 
-    def _one(self, condition: sa.ColumnElement[bool]) -> Release | None:
-        query = sa.select(t.release, t.project.c.name.label("project")).join_from(t.release, t.project)
-        row = self._db.execute(query.where(condition)).first()
+    def _one(self, query: sa.Select[tuple[Any, ...]]) -> Release | None:
+        row = self._db.execute(query).first()
         if row is None:
             return None
         manifest = Manifest.model_validate(row.manifest)
         return Release(row.id, row.project, row.number, row.commit, row.image, manifest)
 
     def find(self, project: Project, build_key: str) -> Release | None:
-        """The release that was built from exactly these inputs, if there is one."""
-        return self._one((t.release.c.project_id == project.id) & (t.release.c.build_key == build_key))
+        """The release that was built from exactly these inputs and still has its image, which it keeps meanwhile."""
+        query = _RELEASES.where(_this(project, build_key), t.release.c.image_removed_at.is_(None))
+        return self._one(query.with_for_update(read=True, of=t.release))
 
     def add(self, project: Project, commit: str, build_key: str, image: str, manifest: Manifest) -> Release:
-        """Record a release; where one of this key exists, that one is returned."""
+        """Record a release; where one of this key exists, that one is returned, with this image if it has lost its."""
         # The project's row is the lock under which its releases are numbered.
         self._db.execute(sa.select(t.project.c.id).where(t.project.c.id == project.id).with_for_update())
         if (known := self.find(project, build_key)) is not None:
             return known
+        again = t.release.update().where(_this(project, build_key)).values(image=image, image_removed_at=None)
+        if (revived := self._db.execute(again.returning(t.release.c.id)).scalar()) is not None:
+            return self.get(revived)
         newest = sa.select(sa.func.coalesce(sa.func.max(t.release.c.number), 0))
         number = self._db.execute(newest.where(t.release.c.project_id == project.id)).scalar_one() + 1
         new = t.release.insert().values(
@@ -166,7 +194,47 @@ class SqlReleases:
 
     def get(self, release: int) -> Release:
         """Raises NotFound (`unknown_release`)."""
-        found = self._one(t.release.c.id == release)
+        found = self._one(_RELEASES.where(t.release.c.id == release))
         if found is None:
             raise NotFound(f"There is no release {release}.", code="unknown_release")
         return found
+
+    def uses(self) -> list[Use]:
+        """Who uses the releases that have an image, in all environments of both tiers."""
+        deployment, live = t.deployment, t.deployment.alias("live")
+        newest = sa.select(sa.func.max(deployment.c.id)).where(deployment.c.environment_id == t.environment.c.id)
+        needed = (
+            deployment.c.state.in_([State.QUEUED, State.RUNNING])
+            | (deployment.c.id == live.c.id)
+            | (deployment.c.id == live.c.replaces)
+            | (deployment.c.id == newest.correlate(t.environment).scalar_subquery())
+        )
+        query = (
+            sa.select(
+                deployment.c.release_id,
+                deployment.c.environment_id,
+                sa.func.max(deployment.c.id).filter(deployment.c.state == State.SUCCEEDED),
+                sa.func.bool_or(sa.func.coalesce(needed, sa.false())),
+            )
+            .join_from(deployment, t.environment)
+            .join(t.release, t.release.c.id == deployment.c.release_id)
+            .outerjoin(live, live.c.id == t.environment.c.live_deployment_id)
+            .where(t.release.c.image_removed_at.is_(None))
+            .group_by(deployment.c.release_id, deployment.c.environment_id)
+        )
+        return [Use(*row) for row in self._db.execute(query)]
+
+    def hold(self, releases: Collection[int]) -> None:
+        """Wait until nobody is about to use these releases; until the transaction ends, nobody finds them."""
+        query = sa.select(t.release.c.id).where(t.release.c.id.in_(releases)).order_by(t.release.c.id)
+        self._db.execute(query.with_for_update())
+
+    def note_removed(self, releases: Collection[int]) -> None:
+        """Say that their images are no longer kept."""
+        those = t.release.update().where(t.release.c.id.in_(releases))
+        self._db.execute(those.values(image_removed_at=sa.func.clock_timestamp()))
+
+    def images(self) -> set[str]:
+        """The images that are kept, as references by digest."""
+        kept = sa.select(t.release.c.image).where(t.release.c.image_removed_at.is_(None))
+        return set(self._db.execute(kept).scalars())

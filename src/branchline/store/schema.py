@@ -8,20 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from branchline.domain.errors import TimedOut
+from branchline.store.database import without_limit
 
 _LOCK = 0x6272_616E_6368  # "branch": one process migrates, others wait for it
 _PATIENCE = 120.0
-
-
-def _alembic(connection: sa.Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    return config
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 @contextmanager
@@ -49,5 +42,22 @@ def exclusively(engine: sa.Engine, patience: float = _PATIENCE) -> Iterator[None
 def migrate(engine: sa.Engine) -> None:
     """Run what migrations are missing; call it within `exclusively`."""
     with engine.connect() as connection:
-        command.upgrade(_alembic(connection), "head")
+        if _revision(connection) == max(file.name.partition("_")[0] for file in _MIGRATIONS.glob("versions/0*.py")):
+            return
+        without_limit(connection)  # an index of a large table may take minutes
+        # Only now: it takes 11 MB, of which a process that finds nothing to do should not keep any.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
         connection.commit()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """The migration that the tables are at; None where there are none yet."""
+    if connection.execute(sa.text("SELECT to_regclass('alembic_version')")).scalar() is None:
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -43,6 +43,7 @@ environment = sa.Table(
     sa.Column("slot", sa.Integer, nullable=False, unique=True),
     # No foreign key: deployment points here, and a circle would forbid both to be written plainly.
     sa.Column("live_deployment_id", sa.BigInteger),
+    sa.Column("trouble", sa.Text, nullable=False, server_default=""),
     _now(),
     sa.UniqueConstraint("project_id", "name"),
 )
@@ -64,6 +65,8 @@ release = sa.Table(
     sa.Column("build_key", sa.Text, nullable=False),
     sa.Column("image", sa.Text, nullable=False),
     sa.Column("manifest", JSONB, nullable=False),
+    # Since then it is known, but must be built again before it can run.
+    sa.Column("image_removed_at", _MOMENT),
     _now(),
     sa.UniqueConstraint("project_id", "number"),
     sa.UniqueConstraint("project_id", "build_key"),
@@ -94,6 +97,8 @@ deployment = sa.Table(
     sa.Column("failure", JSONB),
     # The runner that carries it. Another value than its own tells a runner that it was taken for dead.
     sa.Column("runner", sa.Text),
+    # Counts who carried it. Whoever acts for an earlier attempt than this is locked out.
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     sa.Index("deployment_newest_idx", "environment_id", sa.text("id DESC")),
     sa.Index("deployment_open_idx", "state", postgresql_where=sa.text("state IN ('queued', 'running')")),
     # At most one deployment of an environment runs, whatever the runners believe.
@@ -109,6 +114,10 @@ stage = sa.Table(
     sa.Column("started_at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
     sa.Column("finished_at", _MOMENT),
     sa.Column("note", sa.Text, nullable=False, server_default=""),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("hung", sa.Boolean, nullable=False, server_default=sa.false()),
+    # What it left behind, once it has ended: it never runs again then.
+    sa.Column("result", JSONB(none_as_null=True)),
 )
 
 log_line = sa.Table(

@@ -1,0 +1,37 @@
+"""What operations need from the outside, as small Protocols that carry their promises.
+
+Every promise is checked by the contract suite, which runs the same cases against the fakes and the real adapters.
+Where nothing else is said: calls may be repeated (a repeat finds what is there), block until done, and raise
+PlatformBroke when the server behind them is at fault.
+"""
+
+from __future__ import annotations
+
+from branchline.ports.basics import Interrupt, Log
+from branchline.ports.containers import NETWORK, STOPPED, Containers, Instance, InstanceState, Probes, ServiceSpec
+from branchline.ports.data import ConfigReader, ConfigWriter, Databases
+from branchline.ports.images import ImageArchive, Images
+from branchline.ports.source import Revision, Source
+from branchline.ports.traffic import Proxy, Route, Traffic
+
+__all__ = [
+    "NETWORK",
+    "STOPPED",
+    "ConfigReader",
+    "ConfigWriter",
+    "Containers",
+    "Databases",
+    "ImageArchive",
+    "Images",
+    "Instance",
+    "InstanceState",
+    "Interrupt",
+    "Log",
+    "Probes",
+    "Proxy",
+    "Revision",
+    "Route",
+    "ServiceSpec",
+    "Source",
+    "Traffic",
+]
