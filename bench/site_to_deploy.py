@@ -15,6 +15,7 @@ from tests.e2e.platform import Platform, Repository
 
 from branchline.stack.first_start import instance_name
 from branchline.stack.ledger import SUPERVISOR, Ledger
+from branchline.stack.programs import FORK_SERVER
 from branchline.stack.removal import remove_instance
 
 PAUSE = 0.05
@@ -128,13 +129,12 @@ def visitors(places: Sequence[tuple[int, str]], clients: int) -> Iterator[list[s
 def parts(platform: Platform) -> dict[str, list[psutil.Process]]:
     """The processes of each part of the platform, children included (the supervisor's are the others)."""
     ledger = Ledger(platform.layout.run)
-    keeper = ledger.read(SUPERVISOR)
+    entries = [one for one in [*ledger.entries(), ledger.read(SUPERVISOR)] if one and one.identity and one.alive]
     found = {}
-    for entry in filter(None, [*ledger.entries(), keeper]):
-        if entry.identity and entry.alive:
-            process = psutil.Process(entry.identity.pid)
-            children = [] if entry is keeper else process.children(recursive=True)
-            found[entry.part] = [process, *children]
+    for entry in entries:
+        process = psutil.Process(entry.identity.pid)
+        children = [] if entry.part in {SUPERVISOR, FORK_SERVER} else process.children(recursive=True)
+        found[entry.part] = [process, *children]
     return found
 
 
@@ -162,7 +162,9 @@ def processor_seconds(platform: Platform) -> dict[str, float]:
     for part, (process, *children) in parts(platform).items():
         times = process.cpu_times()
         used[part] = times.user + times.system
-        used[f"{part}_children"] = 0.0 if part == SUPERVISOR else times.children_user + times.children_system
+        used[f"{part}_children"] = (
+            0.0 if part in {SUPERVISOR, FORK_SERVER} else times.children_user + times.children_system
+        )
         for child in children:
             try:
                 times = child.cpu_times()

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # structlog and httpx load rich for colours that nob
 
 import structlog
 
+from branchline import memory
 from branchline.bootstrap.runner import RunnerParts, runner_parts
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State
@@ -71,6 +72,7 @@ class Runner:
         self._lease.keep(lost=_leave_it_to_others)
         Bell(self._store.engine, self._tier, self._wake.set)
         self._chores.begin()
+        memory.settle()
         log.info("ready", runner=self._name, tier=self._tier)
         looked = 0.0
         while not self._stopping.is_set():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import logging
 import os
 import signal
@@ -17,7 +15,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from branchline import __version__
+from branchline import __version__, memory
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.server.app import Server
 from branchline.server.dashboard.sessions import session_key
@@ -64,7 +62,7 @@ def serve(platform: Platform, listener: socket.socket, home: Path) -> None:
     # uvicorn raises the signal once more when it is done, for whoever listened before: nobody has to die of it
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, _nothing_more)
-    _settle()
+    memory.settle()
     host, port = listener.getsockname()[:2]
     log.info("serving", host=host, port=port, version=__version__)
     WebServer(application, _last_call).run([listener])
@@ -112,15 +110,6 @@ def _offer_first_token(platform: Platform, file: Path) -> None:
 
     if platform.tokens.bootstrap(keep):
         log.info("first_token", file=str(file))
-
-
-def _settle() -> None:
-    """Give memory back that only starting needed: a few per cent, for good."""
-    gc.collect()
-    gc.freeze()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others need it less
-    if trim is not None:
-        trim(0)
 
 
 def _nothing_more(_signal: int, _frame: FrameType | None) -> None:

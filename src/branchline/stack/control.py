@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from branchline import memory
 from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
 from branchline.layout import Layout
 from branchline.settings import Settings
@@ -92,6 +93,7 @@ def _supervise(layout: Layout, parts: list[Part], say: Say, when_up: Callable[[]
             when_up()
 
     gc.enable()  # the command line does without; a process that lives for months must not
+    memory.few_heaps()
     supervisor = Supervisor(layout, parts, _written_down(layout, say), tell)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.end())

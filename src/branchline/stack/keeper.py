@@ -139,7 +139,7 @@ class Keeper(Thread):
         self.part.prepare()
         # What it needs may have come about in `prepare`: ask again.
         command = self.part.command()
-        return (Process.start(command, self.log) if command else None), False
+        return (self.part.start(command, self.log) if command else None), False
 
     def _watch(self) -> str:
         patience = PATIENCE_WITHOUT_PROCESS if self._process is None else self.part.patience

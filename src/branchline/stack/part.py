@@ -54,6 +54,10 @@ class Part(ABC):
         Raises PlatformBroke where this machine lacks what it needs.
         """
 
+    def start(self, command: Command, log: Path) -> Process:
+        """Run its command, in a session of its own; what it prints is added to `log`. Raises OSError."""
+        return Process.start(command, log)
+
     @abstractmethod
     def check(self) -> None:
         """Raise NotReady unless it does its work right now. Takes at most two seconds."""
@@ -106,7 +110,7 @@ class Running:
         """Prepare, start and wait until it is ready; raises TimedOut (`part_not_ready`) with its last words."""
         self.part.prepare()
         command = self.part.command()
-        self.process = Process.start(command, self._log) if command else None
+        self.process = self.part.start(command, self._log) if command else None
         await_ready(self.part, self.process, self._log)
         return self
 

@@ -17,7 +17,7 @@ from branchline.stack.openbao import OpenBao
 from branchline.stack.part import External, Part
 from branchline.stack.postgres import Cluster, Postgres
 from branchline.stack.process import User
-from branchline.stack.programs import Runner, Server
+from branchline.stack.programs import ForkServer, Runner, Server
 from branchline.stack.registry import Registry
 
 
@@ -39,6 +39,7 @@ def servers(settings: Settings, layout: Layout, user: User | None) -> list[Part]
 def programs(settings: Settings, layout: Layout) -> list[Part]:
     """The platform's own programs, and what they run."""
     return [
+        ForkServer(layout),
         Server(layout, settings),
         *(Runner(layout, tier, number + 1) for tier in Tier for number in range(settings.runners)),
         Environments(layout, settings.docker_host),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import select
 import signal as signals
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SERVER_USER = "branchline"
 """Who the servers run as when we are root: PostgreSQL refuses root, and the others need none of its rights."""
@@ -77,14 +78,21 @@ class Identity:
 class Process:
     """A running process: one that we started, or one that an earlier supervisor left behind."""
 
-    def __init__(self, identity: Identity, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self, identity: Identity, status: Callable[[], int | None] | None = None, handle: int | None = None
+    ) -> None:
+        """`status` gives the exit status once it has ended, to who started it; `handle` is its pidfd."""
         self.identity = identity
-        self._child = child
+        self._status = status
+        self._handle = -1
+        if handle is not None:
+            self._handle = handle
+            return
         try:
             self._handle = os.pidfd_open(identity.pid)
         except ProcessLookupError:
-            self._handle = -1
-        if self._handle >= 0 and child is None and not identity.alive:
+            return
+        if status is None and not identity.alive:
             os.close(self._handle)
             self._handle = -1
 
@@ -97,8 +105,7 @@ class Process:
         account: dict[str, Any] = {}
         if command.user is not None:
             account = {"user": command.user.uid, "group": command.user.gid, "extra_groups": []}
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "ab") as output:
+        with opened(log) as output:
             child = subprocess.Popen(
                 command.argv,
                 cwd=command.folder,
@@ -111,18 +118,21 @@ class Process:
                 **account,
             )
         # A process that died at once is our zombie until it is waited for, hence its pid cannot be another's yet.
-        return cls(Identity.of(child.pid) or Identity(child.pid, 0, ""), child)
+        return cls(Identity.of(child.pid) or Identity(child.pid, 0, ""), lambda: child.wait(timeout=5))
 
     @classmethod
     def find(cls, command: Command) -> Process | None:
         """A process that was started with this very command and lives, whoever forgot to write down its pid."""
+        wanted = " ".join(command.argv)
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
             try:
-                argv = tuple((folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+                line = (folder / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").replace("\0", " ")
                 # A program that changes the account and then becomes the server leaves only the end of the command.
-                if command.argv[-len(argv) :] != argv or (folder / "cwd").readlink() != command.folder.resolve():
+                if not line or not f" {wanted}".endswith(f" {line}"):
+                    continue
+                if (folder / "cwd").readlink() != command.folder.resolve():
                     continue
                 pid = int(folder.name)
                 if os.getsid(pid) == pid and (identity := Identity.of(pid)):
@@ -147,9 +157,11 @@ class Process:
 
     def ending(self) -> str:
         """How it ended, in words; call it after `wait` said that it did."""
-        if self._child is None:
+        status = None
+        with contextlib.suppress(OSError):  # a fork server that is gone knows nothing any more
+            status = self._status() if self._status else None
+        if status is None:
             return "ended"
-        status = self._child.wait(timeout=5)
         return f"killed by {signals.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
     def signal(self, number: signals.Signals) -> None:
@@ -174,9 +186,13 @@ class Process:
         if not willing:
             self.kill_session()
             self.wait(5.0)
-        if self._child is not None:
-            self.ending()
+        self.ending()
         return willing
+
+
+def opened(log: Path) -> BinaryIO:
+    """A program's log, to be added to; no link that somebody placed there is followed."""
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab")
 
 
 def wait_until_gone(identity: Identity, seconds: float) -> bool:

@@ -1,4 +1,4 @@
-"""Our own programs: the HTTP server, and one runner for each tier."""
+"""Our own programs: the fork server, and what it forks: the HTTP server, and runners for each tier."""
 
 from __future__ import annotations
 
@@ -6,20 +6,55 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 from branchline.domain.environment import Tier
 from branchline.layout import Layout
 from branchline.settings import Settings
+from branchline.stack import fork_server
 from branchline.stack.asking import expect_ok
 from branchline.stack.part import NotReady, Part
-from branchline.stack.process import Command
+from branchline.stack.process import Command, Process
+
+FORK_SERVER = "fork-server"
+
+_LOADED = ("branchline.runner", "branchline.server.main", "branchline.bootstrap.server", "branchline.server.web")
+"""What the fork server has ready: the programs, and what the second one loads only when it runs."""
+
+_REST_AFTER = "60"
+"""Seconds: by then a program that dies at once has been forked again more than once."""
 
 FRESH = 10.0
 """Seconds: a runner writes its heartbeat every second; an older one is no sign of life."""
 
 
+class ForkServer(Part):
+    """Starts our programs, which live on without it."""
+
+    name = FORK_SERVER
+    owns_children = False
+    patience = 60.0
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._socket = _fork_socket(layout)
+
+    @property
+    def endpoint(self) -> str:
+        return f"unix/{self._socket}"
+
+    def command(self) -> Command:
+        return _command(self._layout, "branchline.stack.fork_server", str(self._socket), _REST_AFTER, *_LOADED)
+
+    def check(self) -> None:
+        try:
+            fork_server.ping(self._socket)
+        except OSError as error:
+            raise NotReady(f"{self._socket}: {error.strerror or error}") from None
+
+
 class Program(Part):
-    """A module of ours, run by the interpreter that runs us, with all of our environment."""
+    """A module of ours, forked off the fork server, with all of our environment."""
 
     stop_limit = 25.0  # what they carry is finished or left to be resumed within half of this
     patience = 60.0
@@ -30,25 +65,33 @@ class Program(Part):
         self._arguments = arguments
 
     def command(self) -> Command:
-        return Command(
-            (sys.executable, "-P", "-m", *self._arguments),
-            folder=self._layout.home,
-            # Routes are made by a runner and read by the proxy's account.
-            umask=0o022,
-            environment=self._environment(),
-        )
+        return _command(self._layout, *self._arguments)
 
-    def _environment(self) -> dict[str, str]:
-        """All of ours, but for a wish not to keep bytecode: without it each start takes three times as long."""
-        ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        # A heap for each of many threads would keep what each of them once needed.
-        return {"MALLOC_ARENA_MAX": "2", **ours, "BRANCHLINE_HOME": str(self._layout.home), "PYTHONUNBUFFERED": "1"}
+    def start(self, command: Command, log: Path) -> Process:
+        return fork_server.fork(_fork_socket(self._layout), command, log)
+
+
+def _fork_socket(layout: Layout) -> Path:
+    return layout.run / "fork.sock"
+
+
+def _command(layout: Layout, *arguments: str) -> Command:
+    """Run a module by the interpreter that runs us."""
+    # All of our environment, but for a wish not to keep bytecode: without it a start takes three times as long.
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return Command(
+        (sys.executable, "-P", "-m", *arguments),
+        folder=layout.home,
+        # Routes are made by a runner and read by the proxy's account.
+        umask=0o022,
+        environment=ours | {"BRANCHLINE_HOME": str(layout.home), "PYTHONUNBUFFERED": "1"},
+    )
 
 
 class Server(Program):
     """The HTTP server: API, dashboard, webhooks."""
 
-    needs = ("postgres-platform",)
+    needs = (FORK_SERVER, "postgres-platform")
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
         super().__init__(layout, "server", "branchline.server.main")
@@ -74,7 +117,7 @@ class Runner(Program):
     def __init__(self, layout: Layout, tier: Tier, number: int = 1) -> None:
         name = f"runner-{tier}" + (f"-{number}" if number > 1 else "")
         super().__init__(layout, name, "branchline.runner", "--tier", tier, "--name", name)
-        self.needs = ("postgres-platform", f"postgres-{tier}", "openbao", "registry", "caddy")
+        self.needs = (FORK_SERVER, "postgres-platform", f"postgres-{tier}", "openbao", "registry", "caddy")
         self._heartbeat = layout.run / f"{name}.json"
 
     @property
