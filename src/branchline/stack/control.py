@@ -15,14 +15,13 @@ from branchline.domain.errors import Conflict, PlatformBroke, TimedOut
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import docker, first_start, plan, ports
-from branchline.stack.background import has_ended, in_background
 from branchline.stack.environments import Environments
 from branchline.stack.inspection import look
 from branchline.stack.keeper import Say
 from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.part import NotReady, Part, last_lines
 from branchline.stack.process import wait_until_gone
-from branchline.stack.programs import Server
+from branchline.stack.programs import Server, fork_supervisor
 from branchline.stack.supervisor import Supervisor, hold
 
 UP_LIMIT = 120.0
@@ -38,7 +37,7 @@ def prepare(settings: Settings) -> tuple[Layout, list[Part]]:
     Raises PlatformBroke where this machine lacks what one of them needs, Conflict (`port_taken`).
     """
     layout = first_start.establish(settings.home, docker.networks(settings.docker_host))
-    parts = _all_parts(settings, layout)
+    parts = all_parts(settings, layout)
     for part in parts:
         part.command()
     for part, port, who in ports.taken(parts, Ledger(layout.run)):
@@ -52,7 +51,7 @@ def up(settings: Settings, say: Say, when_up: Callable[[Layout], None] = lambda 
     Raises Conflict (`already_running`), and PlatformBroke or BadInput where it cannot be started at all.
     """
     layout, parts = prepare(settings)
-    _supervise(layout, parts, say, lambda: when_up(layout))
+    supervise(layout, parts, say, lambda: when_up(layout))
 
 
 def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout:
@@ -61,22 +60,22 @@ def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout
     Raises what `up` raises, and TimedOut (`not_up_in_time`) with the parts that are not ready and what they said last;
     the platform goes on trying then.
     """
-    layout, parts = prepare(settings)
+    layout, _ = prepare(settings)
     with hold(layout):
         pass  # says who runs, before anything is started
-    supervisor = in_background(lambda: _supervise(layout, parts, lambda *_: None), layout.log / "supervisor.log")
+    supervisor = fork_supervisor(layout, layout.log / "supervisor.log")
     ledger = Ledger(layout.run)
     said: set[str] = set()
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        if has_ended(supervisor):
+        if supervisor.wait(0):
             raise PlatformBroke(
                 "The supervisor ended while it was starting.",
                 code="supervisor_ended",
                 hint="\n".join(last_lines(layout.log / "supervisor.log", 5)),
             )
         whole = ledger.read(SUPERVISOR)
-        if whole and whole.identity and whole.identity.pid == supervisor:
+        if whole and whole.identity and whole.identity == supervisor.identity:
             for entry in ledger.entries():
                 if entry.up and entry.since >= whole.since - whole.took and entry.part not in said:
                     said.add(entry.part)
@@ -87,7 +86,9 @@ def up_detached(settings: Settings, say: Say, limit: float = UP_LIMIT) -> Layout
     raise _not_up(settings, limit)
 
 
-def _supervise(layout: Layout, parts: list[Part], say: Say, when_up: Callable[[], None] = lambda: None) -> None:
+def supervise(layout: Layout, parts: list[Part], say: Say, when_up: Callable[[], None] = lambda: None) -> None:
+    """Be the supervisor of these parts until SIGTERM, SIGINT or SIGHUP; all that is said is written down as well."""
+
     def tell() -> None:
         with contextlib.suppress(OSError):
             when_up()
@@ -108,7 +109,7 @@ def stop(settings: Settings, say: Say) -> bool:
     """
     layout = Layout.load(settings.home)
     ran = _dismiss_supervisor(layout, signal.SIGTERM) or any(entry.alive for entry in Ledger(layout.run).entries())
-    Supervisor(layout, _all_parts(settings, layout), say).clear()
+    Supervisor(layout, all_parts(settings, layout), say).clear()
     return ran
 
 
@@ -120,7 +121,7 @@ def stop_with_environments(settings: Settings, say: Say, then: Callable[[Layout]
     layout = Layout.load(settings.home)
     # The supervisor would stop the engine before we are done with it; its parts outlive it.
     _dismiss_supervisor(layout, signal.SIGKILL)
-    parts = _all_parts(settings, layout)
+    parts = all_parts(settings, layout)
     Supervisor(layout, [part for part in parts if not isinstance(part, docker.Engine)], lambda *_: None).clear()
     with contextlib.suppress(NotReady):  # no engine, hence no containers
         if stopped := Environments(layout, settings.docker_host).stop():
@@ -129,7 +130,8 @@ def stop_with_environments(settings: Settings, say: Say, then: Callable[[Layout]
     Supervisor(layout, parts, say).clear()
 
 
-def _all_parts(settings: Settings, layout: Layout) -> list[Part]:
+def all_parts(settings: Settings, layout: Layout) -> list[Part]:
+    """The whole stack of this home."""
     return [*plan.servers(settings, layout, first_start.account()), *plan.programs(settings, layout)]
 
 

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +46,14 @@ class _Wanted:
     folder: str
     umask: int
     environment: dict[str, str] = field(repr=False)
+
+    @property
+    def module(self) -> str:
+        return self.argv[self.argv.index("-m") + 1]
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        return self.argv[self.argv.index("-m") + 2 :]
 
 
 def fork(server: Path, command: Command, log: Path) -> Process:
@@ -81,22 +89,27 @@ def _ask(server: Path, request: dict[str, Any], handles: list[int] | None = None
 class ForkServer:
     """Answers one request after the other, in one thread: a fork must not find another thread's lock taken."""
 
-    def __init__(self, listener: socket.socket, rest_after: float, load: Callable[[], None] | None) -> None:
-        """`load` is what remains to be loaded before the first fork; None: everything is there."""
+    def __init__(self, listener: socket.socket, rest_after: float, modules: Sequence[str], *, resting: bool) -> None:
+        """`resting`: nothing is loaded before the first request. Else it is loaded while nobody asks."""
         self._listener = listener
         self._rest_after = rest_after
-        self._load = load
+        self._to_load = list(modules)
+        self._resting = resting
         self._forked = time.monotonic()
         self._endings: dict[int, int] = {}
 
     def serve(self) -> None:
         """Until SIGTERM."""
-        self._listener.settimeout(self._rest_after)
         while True:
-            if not self._load and time.monotonic() - self._forked > self._rest_after:
+            loading = self._to_load and not self._resting
+            if not self._to_load and time.monotonic() - self._forked > self._rest_after:
                 self._rest()
+            self._listener.settimeout(0.0 if loading else self._rest_after)
             try:
                 connection, _ = self._listener.accept()
+            except BlockingIOError:
+                self._load_next()
+                continue
             except TimeoutError:
                 self._reap()  # those that a dead supervisor never asked for
                 continue
@@ -130,10 +143,11 @@ class ForkServer:
 
     def _fork(self, wanted: _Wanted, log: int, connection: socket.socket) -> int:
         """The pid of the fork, once it is known by its command; raises OSError where it cannot become that."""
-        if self._load:
-            self._load()
-            self._load = None
+        self._resting = False
+        while self._to_load and wanted.module not in sys.modules:
+            self._load_next()
         self._forked = time.monotonic()
+        gc.freeze()  # a collection would write into every object, and so make a copy of every page
         said, saying = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -146,6 +160,11 @@ class ForkServer:
             if why := words.read():
                 raise OSError(why)
         return pid
+
+    def _load_next(self) -> None:
+        importlib.import_module(self._to_load.pop(0))
+        if not self._to_load:
+            memory.settle()
 
     def _rest(self) -> None:
         """Become a process of the same number, parent and children that has nothing loaded."""
@@ -181,10 +200,10 @@ def _become(wanted: _Wanted, log: int, saying: int) -> NoReturn:
             os.close(log)
             os.environ.clear()
             os.environ.update(wanted.environment)
-            module, *sys.argv = wanted.argv[wanted.argv.index("-m") + 1 :]
-            sys.argv.insert(0, module)
+            sys.argv = [wanted.module, *wanted.arguments]
             setproctitle(" ".join(wanted.argv))
-            program = importlib.import_module(module)
+            program = importlib.import_module(wanted.module)
+            gc.enable()
         except Exception as error:
             os.write(saying, str(error).encode())
             raise
@@ -203,7 +222,10 @@ def _become(wanted: _Wanted, log: int, saying: int) -> NoReturn:
 
 
 def main() -> None:
-    """Serve; the first time with everything loaded."""
+    """Serve, by the socket that an earlier life left where there is one."""
+    gc.disable()  # until the forks run
+    # Where structlog and httpx find rich, they load it for colours that nobody sees here: 7 MB.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     memory.few_heaps()
     getproctitle()  # finds where the command lies, as long as the environment lies behind it
     path, rest_after, *modules = sys.argv[1:]
@@ -211,24 +233,13 @@ def main() -> None:
     if inherited is not None:
         listener = socket.socket(fileno=int(inherited))
         listener.set_inheritable(False)
-        ForkServer(listener, float(rest_after), lambda: _load(modules)).serve()
-    _load(modules)
-    Path(path).unlink(missing_ok=True)
-    os.umask(0o077)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(16)
-    ForkServer(listener, float(rest_after), None).serve()
-
-
-def _load(modules: Sequence[str]) -> None:
-    # Where structlog and httpx find rich, they load it for colours that nobody sees here: 7 MB.
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
-    gc.disable()
-    for module in modules:
-        importlib.import_module(module)
-    memory.settle()  # a later collection would write into every object, and so make a copy of every page
-    gc.enable()
+    else:
+        Path(path).unlink(missing_ok=True)
+        os.umask(0o077)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(path)
+        listener.listen(16)
+    ForkServer(listener, float(rest_after), modules, resting=inherited is not None).serve()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our own programs: the fork server, and what it forks: the HTTP server, and runners for each tier."""
+"""Our own programs: the fork server, and what it forks: the HTTP server, runners for each tier, the supervisor."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import fork_server
 from branchline.stack.asking import expect_ok
-from branchline.stack.part import NotReady, Part
+from branchline.stack.part import NotReady, Part, Running
 from branchline.stack.process import Command, Process
 
 FORK_SERVER = "fork-server"
 
-_LOADED = ("branchline.runner", "branchline.server.main", "branchline.bootstrap.server", "branchline.server.web")
-"""What the fork server has ready: the programs, and what the second one loads only when it runs."""
+SUPERVISE = "branchline.stack.supervise"
+_SERVER, _RUNNER = "branchline.server.main", "branchline.runner"
+_LOADED = (SUPERVISE, _RUNNER, "branchline.bootstrap.server", "branchline.server.web", _SERVER)
+"""What the fork server has ready, in the order in which it is asked for."""
 
 _REST_AFTER = "60"
 """Seconds: by then a program that dies at once has been forked again more than once."""
@@ -71,6 +73,19 @@ class Program(Part):
         return fork_server.fork(_fork_socket(self._layout), command, log)
 
 
+def fork_supervisor(layout: Layout, log: Path) -> Process:
+    """Have the supervisor forked, by a fork server that is started where none answers.
+
+    Raises TimedOut (`part_not_ready`) where that does not start, OSError where it cannot fork.
+    """
+    forks = ForkServer(layout)
+    try:
+        forks.check()
+    except NotReady:
+        Running(forks, layout.log / f"{forks.name}.log").start()
+    return fork_server.fork(_fork_socket(layout), _command(layout, SUPERVISE), log)
+
+
 def _fork_socket(layout: Layout) -> Path:
     return layout.run / "fork.sock"
 
@@ -94,7 +109,7 @@ class Server(Program):
     needs = (FORK_SERVER, "postgres-platform")
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
-        super().__init__(layout, "server", "branchline.server.main")
+        super().__init__(layout, "server", _SERVER)
         self._listen = settings.server_listen or f"127.0.0.1:{layout.ports.server}"
 
     @property
@@ -116,7 +131,7 @@ class Runner(Program):
 
     def __init__(self, layout: Layout, tier: Tier, number: int = 1) -> None:
         name = f"runner-{tier}" + (f"-{number}" if number > 1 else "")
-        super().__init__(layout, name, "branchline.runner", "--tier", tier, "--name", name)
+        super().__init__(layout, name, _RUNNER, "--tier", tier, "--name", name)
         self.needs = (FORK_SERVER, "postgres-platform", f"postgres-{tier}", "openbao", "registry", "caddy")
         self._heartbeat = layout.run / f"{name}.json"
 
