@@ -10,7 +10,7 @@ import site_to_deploy as site
 
 DEPLOYMENTS = int(os.environ.get("BENCH_DEPLOYMENTS") or 200)
 SITES = 4
-REST = 20.0
+REST = 30.0
 """Seconds without work before memory is read."""
 
 

@@ -141,9 +141,10 @@ class Deployments(Protocol):
         None where another one than `instead_of` carries it, or nobody any more: somebody was quicker.
         """
 
-    def hold(self, fence: Fence) -> None:
+    def hold(self, fence: Fence) -> bool:
         """Keep the deployment's row until the transaction ends: nobody takes it over or cancels it meanwhile.
 
+        Returns whether somebody has asked to cancel.
         Raises TakenOver where a later attempt carries it: nothing that belongs to this one may be written any more.
         """
 

@@ -37,6 +37,7 @@ from branchline.store.leases import Bell, Lease
 log = structlog.get_logger("runner")
 
 _LOOK_EVERY = 1.0
+_REST_AFTER = 15.0
 _LAST_CALL = 10
 _LEASE_LOST = 75
 _DIED = 70
@@ -62,6 +63,7 @@ class Runner:
         self._wake = threading.Event()
         self._carrying.moved = self._wake.set
         self._stopping = threading.Event()
+        self._idle_since = time.monotonic()
         self._lease = Lease(parts.store.engine, name)
         self._chores = Chores(parts.store, tier, parts.chores, _report_chore)
 
@@ -83,6 +85,7 @@ class Runner:
                     self._look_for_hanging()
                     self._look_after_running()
                 self._take_work()
+                self._rest_when_idle()
             except PlatformBroke as error:
                 log.warning("waiting", reason=error.sentence)
             except OSError as error:  # no room for a sign of life: what is carried goes on, nothing new is taken
@@ -112,6 +115,13 @@ class Runner:
                 about = (claimed.project, claimed.environment, claimed.id)
                 records.register.add(AuditEvent(Kind.DEPLOYMENT_STARTED, "platform", *about, {"runner": self._name}))
             self._begin(claimed)
+
+    def _rest_when_idle(self) -> None:
+        if self._carrying.all:
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > _REST_AFTER:
+            self._idle_since = float("inf")
+            self._store.rest()
 
     def _has_room(self) -> bool:
         """Whether one more can be carried: few that work, and many that only wait for what comes of a switch."""

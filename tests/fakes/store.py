@@ -253,9 +253,11 @@ class MemoryDeployments:
         self._t.runners[deployment] = runner
         return self._change(deployment, attempt=about.attempt + 1)
 
-    def hold(self, fence: Fence) -> None:
-        if self.get(fence.deployment).fence != fence:
+    def hold(self, fence: Fence) -> bool:
+        about = self.get(fence.deployment)
+        if about.fence != fence:
             raise TakenOver(f"The runner {self._t.runners.get(fence.deployment)} carries it now.")
+        return about.cancel_requested
 
     def carried_by(self, deployment: int) -> tuple[Fence, bool]:
         about = self.get(deployment)

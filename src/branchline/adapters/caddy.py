@@ -132,5 +132,5 @@ def _admin_client(address: str) -> httpx.Client:
     """A client for Caddy's admin API at `unix//path`, `host:port` or a URL."""
     if address.startswith("unix/"):
         transport = httpx.HTTPTransport(uds=address.removeprefix("unix/"), verify=False)
-        return httpx.Client(transport=transport, base_url="http://localhost", timeout=5.0)
+        return httpx.Client(transport=transport, base_url="http://localhost", timeout=5.0, trust_env=False)
     return httpx.Client(base_url=address if "://" in address else f"http://{address}", timeout=5.0, trust_env=False)

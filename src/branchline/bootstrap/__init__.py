@@ -7,9 +7,12 @@ from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 
 
-def open_store(endpoints: Endpoints, sessions: str = "branchline") -> SqlStore:
-    """Connect to the platform's database and bring its tables up to date. `sessions` is what ours call themselves."""
-    engine = connect(endpoints.platform_database, name=sessions)
+def open_store(endpoints: Endpoints, sessions: str = "branchline", pool: int = 8) -> SqlStore:
+    """Connect to the platform's database and bring its tables up to date.
+
+    `sessions` is what ours call themselves; `pool` of them stay when they have nothing to do.
+    """
+    engine = connect(endpoints.platform_database, pool, sessions)
     with exclusively(engine):
         migrate(engine)
     return SqlStore(engine)

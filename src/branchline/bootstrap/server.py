@@ -46,7 +46,7 @@ def server_platform(settings: Settings) -> ServerPlatform:
     """Put the server's operations together."""
     layout = Layout.load(settings.home)
     endpoints = Endpoints(settings, layout)
-    store = open_store(endpoints)
+    store = open_store(endpoints, pool=2)
     gate = Gate(store)
     views = Views(CaddyProxy(layout, settings).url)
     source = GitSource(layout.git("server"))

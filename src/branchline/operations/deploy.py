@@ -27,7 +27,7 @@ from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
 from branchline.operations.patience import Patience
 from branchline.operations.pipeline import Pipeline
-from branchline.operations.scene import TIMED_OUT, Scene, StageInterrupt
+from branchline.operations.scene import TIMED_OUT, Scene, StageInterrupt, cancelled
 from branchline.operations.traffic import TrafficShift
 from branchline.records import STORE_AWAY, STORE_FULL, Records, StageRecord, Store
 
@@ -129,6 +129,7 @@ class Telling:
         self._log = log
         self._outputs: dict[Stage, Mapping[str, Any]] = {}
         self._performed: set[Stage] = set()
+        self._looked = 0.0, False
         self._project = self._persistently(lambda records: records.projects.get(deployment.project))
         self._environment = self._environment_now()
 
@@ -177,7 +178,8 @@ class Telling:
         self._log.begin(stage)
 
         def begin(records: Records) -> StageRecord:
-            records.deployments.hold(self._deployment.fence)
+            now = time.monotonic()
+            self._looked = now, records.deployments.hold(self._deployment.fence)
             return records.deployments.begin_stage(self._deployment.id, stage)
 
         begun = self._persistently(begin)
@@ -217,7 +219,11 @@ class Telling:
         """Try again while a server beneath us does not answer: most outages are short."""
         limit = self._limit(stage)
         fence = self._deployment.fence
-        stop = StageInterrupt(self._store, fence, stage, limit, cancellable=stage not in AFTER_SWITCH)
+        cancellable = stage not in AFTER_SWITCH
+        looked_at, cancel = self._looked
+        if cancel and cancellable:
+            raise cancelled()
+        stop = StageInterrupt(self._store, fence, stage, limit, cancellable=cancellable, looked_at=looked_at)
         scene = Scene(self._store, self._deployment, self._project, self._environment, self._log, stop, self._outputs)
         patience = Patience(min(self._patience, limit))
         stop.check()

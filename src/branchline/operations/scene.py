@@ -75,17 +75,25 @@ class Scene:
         return list(self.outputs[Stage.PREPARE]["hostnames"])
 
 
+def cancelled() -> Cancelled:
+    """What a stage ends with where somebody asked to cancel."""
+    return Cancelled("Somebody cancelled the deployment.", hint="What was live before stays live.")
+
+
 class StageInterrupt:
     """Port `Interrupt` for one stage: its time limit, somebody's wish to cancel, another runner's take-over."""
 
-    def __init__(self, store: Store, fence: Fence, stage: Stage, limit: float, cancellable: bool):
+    def __init__(
+        self, store: Store, fence: Fence, stage: Stage, limit: float, *, cancellable: bool, looked_at: float
+    ) -> None:
+        """`looked_at` says when somebody looked last, by the monotonic clock."""
         self._store = store
         self._fence = fence
         self._stage = stage
         self._limit = limit
         self._cancellable = cancellable
         self._ends = time.monotonic() + limit
-        self._next_look = 0.0
+        self._next_look = looked_at + _LOOK_EVERY
 
     def check(self) -> None:
         """Raise Cancelled, DeploymentFailed (`stage_timed_out`) or TakenOver when it is time to stop."""
@@ -113,7 +121,7 @@ class StageInterrupt:
         if carrying != self._fence:
             raise TakenOver(f"Another runner carries deployment {self._fence.deployment} now.")
         if cancel and self._cancellable:
-            raise Cancelled("Somebody cancelled the deployment.", hint="What was live before stays live.")
+            raise cancelled()
 
     def wait(self, seconds: float) -> None:
         """Sleep, but wake up and raise as `check` does."""

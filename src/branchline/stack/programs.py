@@ -23,8 +23,8 @@ _SERVER, _RUNNER = "branchline.server.main", "branchline.runner"
 _LOADED = (SUPERVISE, _RUNNER, "branchline.bootstrap.server", "branchline.server.web", _SERVER)
 """What the fork server has ready, in the order in which it is asked for."""
 
-_REST_AFTER = "60"
-"""Seconds: by then a program that dies at once has been forked again more than once."""
+_REST_AFTER = "15"
+"""Seconds with nothing to fork. At a start all programs are asked for within a few."""
 
 FRESH = 10.0
 """Seconds: a runner writes its heartbeat every second; an older one is no sign of life."""

@@ -172,12 +172,16 @@ class SqlDeployments:
         taken = change.values(runner=runner, attempt=t.deployment.c.attempt + 1).returning(t.deployment.c.id)
         return None if self._db.execute(taken).scalar() is None else self.get(deployment)
 
-    def hold(self, fence: Fence) -> None:
-        """Keep the deployment's row until the transaction ends; raises TakenOver where a later attempt carries it."""
-        mine = sa.select(t.deployment.c.attempt, t.deployment.c.runner).where(t.deployment.c.id == fence.deployment)
-        row = self._db.execute(mine.with_for_update()).one()
+    def hold(self, fence: Fence) -> bool:
+        """Keep the deployment's row until the transaction ends; raises TakenOver where a later attempt carries it.
+
+        Returns whether somebody asked to cancel.
+        """
+        mine = sa.select(t.deployment.c.attempt, t.deployment.c.runner, t.deployment.c.cancel_requested)
+        row = self._db.execute(mine.where(t.deployment.c.id == fence.deployment).with_for_update()).one()
         if row.attempt != fence.attempt:
             raise TakenOver(f"The runner {row.runner} carries deployment {fence.deployment} now.")
+        return bool(row.cancel_requested)
 
     def carried_by(self, deployment: int) -> tuple[Fence, bool]:
         """Which attempt carries it, and whether somebody asked to cancel."""
