@@ -52,7 +52,7 @@ def new_layout() -> Layout:
 def discard(layout: Layout) -> None:
     """Remove the home, and what carries its instance's name in Docker."""
     _subnets.remove(layout.subnet)
-    remove_instance(layout.instance, images=published(layout))
+    remove_instance(layout.instance, images=published(layout.home))
     shutil.rmtree(layout.home)
 
 

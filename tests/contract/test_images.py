@@ -33,6 +33,8 @@ class World:
     away: Callable[[], Images]
     context: Path
     tags: set[str]
+    use: Callable[[str], object]
+    """Start a container by this name."""
 
     def build(
         self, dockerfile: str = "", *, target: str | None = None, stop: FakeInterrupt = GO_ON, **files: str
@@ -68,7 +70,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
             fake.trouble = "unreachable"
             return fake
 
-        yield World(fake, FakeArchive(fake), stop_registry, context, set())
+        yield World(fake, FakeArchive(fake), stop_registry, context, set(), fake.in_use.add)
         return
     registry = request.getfixturevalue("registry")
     archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
@@ -77,8 +79,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         port = taken.getsockname()[1]
-        made = World(images, archive, lambda: DockerImages(None, f"127.0.0.1:{port}"), context, set())
-        yield made
+        away = DockerImages(None, f"127.0.0.1:{port}")
+        used: list[str] = []
+
+        def use(name: str) -> None:
+            used.append(api.create_container(name, command="/file")["Id"])
+
+        yield World(images, archive, lambda: away, context, set(), use)
+    for container in used:
+        api.remove_container(container)
     for image in api.images(filters={"label": f"branchline.instance={LABELS['branchline.instance']}"}):
         api.remove_image(image["Id"], force=True)
 
@@ -290,6 +299,20 @@ def test_publishing_can_be_cancelled(world: World) -> None:
 
 
 # --- housekeeping
+
+
+def test_what_a_container_uses_stays_by_the_name_that_it_was_started_by(world: World) -> None:
+    image = small(world)
+    (built_as,) = world.tags
+    name = world.images.pull(world.images.publish(image, "blt/used", "1", FakeLog(), GO_ON), FakeLog(), GO_ON)
+    world.use(name)
+    for each in (name, image, name.partition("@")[0] + ":1", built_as):
+        world.images.remove(each)
+    away = world.away()
+    assert world.images.pull(name.partition("/")[2], FakeLog(), GO_ON) == name, "it is here"
+    with pytest.raises(PlatformBroke) as caught:
+        away.publish(built_as, "blt/other", "1", FakeLog(), GO_ON)
+    assert caught.value.code == "image_gone", "what it was called while it was built is nobody's any more"
 
 
 def test_strays_are_what_was_published_and_is_not_kept(world: World) -> None:

@@ -65,7 +65,6 @@ class Disk:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         layout = platform.layout
-        self._registry = f"127.0.0.1:{layout.ports.registry}/{NAME}"
         self._label = f"branchline.instance={layout.instance}"
 
     def look(self) -> dict[str, int]:
@@ -73,7 +72,7 @@ class Disk:
         home = self._platform.home
         return {
             "registry_mb": _bytes(home / "registry" / "data") // 1_000_000,
-            "images": len(set(_docker("images", "--quiet", "--no-trunc", f"--filter=reference={self._registry}"))),
+            "images": len(set(_docker("images", "--quiet", "--no-trunc", f"--filter=label=branchline.project={NAME}"))),
             "containers": len(_docker("ps", "--all", "--quiet", f"--filter=label={self._label}")),
             "worktrees": len(list((home / "work").glob("*/*"))),
         }

@@ -26,7 +26,8 @@ class FakeImage:
 class FakeImages:
     """Understands FROM, COPY, and RUN of `echo`, `exit`, `false` and `sleep`; other instructions do nothing.
 
-    `trouble` is `unreachable` or `refused` when the registry shall not work; `in_use` are images that containers use.
+    `trouble` is `unreachable` or `refused` when the registry shall not work; `in_use` are the names that containers
+    were started by.
     """
 
     def __init__(self, registry: str = "registry.test:5000", bases: tuple[str, ...] = (BASE_IMAGE,)) -> None:
@@ -104,13 +105,15 @@ class FakeImages:
 
     def remove(self, name: str) -> None:
         image = self._find(name)
-        if image is None or image.id in self.in_use:
+        if image is None:
             return
         gone = {known for known, id in self.names.items() if name in {known, id}}
         # As Docker does: with the last tag of a repository its digests go too.
         repositories = {known.rpartition(":")[0] for known in gone}
         mine = {known for known, id in self.names.items() if id == image.id}
         gone |= {known for known in mine if known.partition("@")[0] in repositories and "@" in known}
+        if self.in_use & mine and (self.in_use & gone or gone == mine):
+            return
         for known in gone:
             del self.names[known]
         if image.id not in self.names.values():
@@ -121,7 +124,7 @@ class FakeImages:
         strays = []
         for id in list(self.local):
             mine = [name for name, of in self.names.items() if of == id and name.startswith(f"{self._registry}/")]
-            if mine and id not in self.in_use and not wanted.intersection(mine):
+            if mine and not self.in_use.intersection(mine) and not wanted.intersection(mine):
                 strays.append(mine)
         return strays
 

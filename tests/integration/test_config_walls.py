@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -125,14 +126,17 @@ def runtime(tier: str, /, **others: Any) -> dict[str, Any]:
     return {name: value for name, value in {**given, **others}.items() if value is not None}
 
 
-NOW = claims()["iat"]
-
-
 @pytest.mark.parametrize(
     ("key", "mount", "role", "token"),
     [
-        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", exp=NOW - 2, iat=NOW - 62), id="expired"),
-        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", nbf=NOW + 900), id="not yet"),
+        pytest.param(
+            "nonprod",
+            "nonprod",
+            "runtime",
+            runtime("nonprod", iat=timedelta(0, -62), exp=timedelta(0, -2)),
+            id="expired",
+        ),
+        pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", nbf=timedelta(0, 900)), id="not yet"),
         pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", aud="branchline-server"), id="audience"),
         pytest.param("nonprod", "nonprod", "runtime", runtime("nonprod", aud=None), id="no audience"),
         pytest.param("nonprod", "nonprod", "runtime", runtime("production"), id="wrong tier"),
@@ -151,7 +155,9 @@ NOW = claims()["iat"]
     ],
 )
 def test_a_login_is_refused(store: RealConfigStore, key: str, mount: str, role: str, token: dict[str, Any]) -> None:
-    answer = Caller(store.url).log_in(f"jwt-{mount}", role, signed(store.layout.key(f"{key}.pem"), **token))
+    now = claims()["iat"]
+    given = {name: now + int(one.total_seconds()) if isinstance(one, timedelta) else one for name, one in token.items()}
+    answer = Caller(store.url).log_in(f"jwt-{mount}", role, signed(store.layout.key(f"{key}.pem"), **given))
     assert answer.status_code in {400, 403}, answer.text
     assert "client_token" not in answer.text
 

@@ -113,12 +113,15 @@ class DockerImages:
         about = self._about(name)
         if about is None:
             return
+        names = [*(about.get("RepoTags") or []), *(about.get("RepoDigests") or [])]
+        going = [*names, name] if name == about["Id"] else [name]
         using = client.containers(all=True, filters={"ancestor": about["Id"]})
-        if any(container["ImageID"] == about["Id"] for container in using):
-            # Docker would take the name away all the same, and with it the digest that a restart asks for.
+        used = {_repository(one["Image"]) for one in using if one["ImageID"] == about["Id"]}
+        # Docker would take a name away all the same, and with it the digest that a restart asks for; other names of
+        # the same image may go.
+        if used and (used.intersection(map(_repository, going)) or set(names) <= set(going)):
             return
-        names = [*(about.get("RepoTags") or []), *(about.get("RepoDigests") or [])] if name == about["Id"] else []
-        for each in [*names, name]:
+        for each in going:
             self._remove_name(each)
 
     @in_our_words
@@ -157,3 +160,10 @@ class DockerImages:
             about: dict[str, Any] = self._engine.client.inspect_image(name)  # type: ignore[no-untyped-call]
             return about
         return None
+
+
+def _repository(name: str) -> str:
+    """An image's name without its tag or digest."""
+    name = name.partition("@")[0]
+    head, _, tag = name.rpartition(":")
+    return name if not head or "/" in tag else head

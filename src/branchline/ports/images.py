@@ -39,7 +39,10 @@ class Images(Protocol):
         """Make sure that an image published by us is on this machine; return the name that containers start from."""
 
     def remove(self, name: str) -> None:
-        """Remove a local image or tag; what is not there is fine, what a container uses stays."""
+        """Remove a local image or tag; what is not there is fine.
+
+        What a container uses stays, with all names of the repository that it was started from.
+        """
 
     def strays(self, keep: Collection[str]) -> list[list[str]]:
         """What was published by us and lies here, but is not among these references: all names of each image."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from docker import DockerClient
 from docker.errors import APIError, NotFound
@@ -28,7 +29,7 @@ def remove_platform(settings: Settings, say: Say) -> None:
     """Stop the platform of this home and remove it with all its data. Raises PlatformBroke (`not_set_up`)."""
 
     def out_of_docker(layout: Layout) -> None:
-        for name in remove_instance(layout.instance, settings.docker_host, published(layout)):
+        for name in remove_instance(layout.instance, settings.docker_host, published(layout.home)):
             say("removed", name)
 
     stop_with_environments(settings, say, out_of_docker)
@@ -36,13 +37,13 @@ def remove_platform(settings: Settings, say: Say) -> None:
     say("removed", str(settings.home))
 
 
-def published(layout: Layout) -> frozenset[str]:
-    """The digests of all images that lie in the platform's own registry.
+def published(home: Path) -> frozenset[str]:
+    """The digests of all images that lie in the own registry of the platform in this home.
 
     By these its local images are known: their names do not tell them from those of another home, whose registry may
     have had the same port at another time.
     """
-    revisions = layout.home.glob("registry/data/docker/registry/v2/repositories/**/_manifests/revisions/sha256/*")
+    revisions = home.glob("registry/data/docker/registry/v2/repositories/**/_manifests/revisions/sha256/*")
     return frozenset(f"sha256:{revision.name}" for revision in revisions)
 
 
@@ -85,7 +86,7 @@ def _belongings(
         digests: list[str] = image.attrs.get("RepoDigests") or []
         registries = {name.partition("/")[0] for name in digests if name.partition("@")[2] in images}
         for name in [*image.tags, *digests]:
-            if name.partition("/")[0] in registries:
+            if registries and name.partition("/")[0] in registries | {"branchline-build", "branchline-test"}:
                 yield f"image {name}", partial(docker.images.remove, name)
 
 
