@@ -120,7 +120,7 @@ class Runner:
         if self._carrying.all:
             self._idle_since = time.monotonic()
         elif time.monotonic() - self._idle_since > _REST_AFTER:
-            self._idle_since = float("inf")
+            self._idle_since = time.monotonic()
             self._store.rest()
 
     def _has_room(self) -> bool:

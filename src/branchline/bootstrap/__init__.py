@@ -15,4 +15,6 @@ def open_store(endpoints: Endpoints, sessions: str = "branchline", pool: int = 8
     engine = connect(endpoints.platform_database, pool, sessions)
     with exclusively(engine):
         migrate(engine)
-    return SqlStore(engine)
+    store = SqlStore(engine)
+    store.rest()  # a session that has migrated keeps the whole catalog in mind: 4 MB
+    return store

@@ -32,6 +32,9 @@ _MESSAGE = 200_000
 _PATIENCE = 30.0
 """Seconds that an answer may take: on a busy machine it takes some to load everything."""
 
+_HEAD_START = 2.0
+"""Seconds: by then the supervisor has been forked, if it is forked at all."""
+
 _LISTENER = "BRANCHLINE_FORK_LISTENER"
 """The descriptor that the fork server left to itself."""
 
@@ -90,28 +93,34 @@ class ForkServer:
     """Answers one request after the other, in one thread: a fork must not find another thread's lock taken."""
 
     def __init__(self, listener: socket.socket, rest_after: float, modules: Sequence[str], *, resting: bool) -> None:
-        """`resting`: nothing is loaded before the first request. Else it is loaded while nobody asks."""
+        """`resting`: nothing is loaded before the first request.
+
+        Else the first module is loaded at once, and the others once that has been asked for, or in a moment: whoever is
+        forked first shares all that it needs, and has nothing else.
+        """
         self._listener = listener
         self._rest_after = rest_after
         self._to_load = list(modules)
-        self._resting = resting
+        self._loads_from = float("inf") if resting else time.monotonic() + _HEAD_START
         self._forked = time.monotonic()
         self._endings: dict[int, int] = {}
+        if not resting:
+            self._load_next()
 
     def serve(self) -> None:
         """Until SIGTERM."""
         while True:
-            loading = self._to_load and not self._resting
-            if not self._to_load and time.monotonic() - self._forked > self._rest_after:
+            now = time.monotonic()
+            if not self._to_load and now - self._forked > self._rest_after:
                 self._rest()
-            self._listener.settimeout(0.0 if loading else self._rest_after)
+            until_load = max(0.0, self._loads_from - now) if self._to_load else self._rest_after
+            self._listener.settimeout(min(self._rest_after, until_load))
             try:
                 connection, _ = self._listener.accept()
-            except BlockingIOError:
-                self._load_next()
-                continue
-            except TimeoutError:
+            except (BlockingIOError, TimeoutError):
                 self._reap()  # those that a dead supervisor never asked for
+                if self._to_load and time.monotonic() >= self._loads_from:
+                    self._load_next()
                 continue
             with connection:
                 connection.settimeout(_PATIENCE)
@@ -143,7 +152,7 @@ class ForkServer:
 
     def _fork(self, wanted: _Wanted, log: int, connection: socket.socket) -> int:
         """The pid of the fork, once it is known by its command; raises OSError where it cannot become that."""
-        self._resting = False
+        self._loads_from = 0.0
         while self._to_load and wanted.module not in sys.modules:
             self._load_next()
         self._forked = time.monotonic()

@@ -154,6 +154,8 @@ class Postgres(Part):
                 "shared_buffers = 32MB",
                 "dynamic_shared_memory_type = posix",
                 "io_method = sync",
+                # The platform's own statements are too short for it.
+                *(["jit = off", "max_logical_replication_workers = 0"] if self._cluster is Cluster.PLATFORM else []),
                 "min_wal_size = 32MB",
                 "log_line_prefix = '%m [%p] %q%u@%d '",
                 "log_checkpoints = off",
