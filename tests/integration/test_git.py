@@ -176,6 +176,34 @@ def test_other_protocols_are_closed(source: GitSource, address: str) -> None:
     assert caught.value.code == "repository_unreachable"
 
 
+def test_what_a_lender_has_is_not_fetched(tmp_path: Path) -> None:
+    shop = GitRepository(tmp_path / "shop.git")
+    commit = shop.commit("main", {"file": b"1"})
+    GitSource(tmp_path / "lender").resolve("shop", shop.url, "main")
+    source, log = GitSource(tmp_path / "mirrors", lender=tmp_path / "lender"), FakeLog()
+    source.checkout("shop", (tmp_path / "nowhere.git").as_uri(), commit, tmp_path / "work", log, GO_ON)
+    assert (tmp_path / "work" / "file").read_bytes() == b"1"
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("lack", ["mirror", "commit", "file"])
+def test_what_a_lender_lacks_is_fetched(tmp_path: Path, lack: str) -> None:
+    shop = GitRepository(tmp_path / "shop.git")
+    commit = shop.commit("main", {"file": b"1"})
+    if lack != "mirror":
+        GitSource(tmp_path / "lender").resolve("shop", shop.url, "main")
+    if lack == "commit":
+        commit = shop.commit("main", {"file": b"1", "other": b"2"})
+    if lack == "file":
+        blob = shop.git("rev-parse", f"{commit}:file").strip()
+        (tmp_path / "lender" / "shop.git" / "objects" / blob[:2] / blob[2:]).unlink()
+    lent = sorted((tmp_path / "lender").rglob("*"))
+    source = GitSource(tmp_path / "mirrors", lender=tmp_path / "lender")
+    source.checkout("shop", shop.url, commit, tmp_path / "work", FakeLog(), GO_ON)
+    assert (tmp_path / "work" / "file").read_bytes() == b"1"
+    assert sorted((tmp_path / "lender").rglob("*")) == lent, "it is only read"
+
+
 def test_a_server_that_never_answers(tmp_path: Path) -> None:
     mirror = Mirror(Git(tmp_path / "mirrors"), tmp_path / "mirrors" / "shop.git")
     with socket.create_server(("127.0.0.1", 0)) as silent:

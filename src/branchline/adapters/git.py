@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from branchline.adapters.git_command import Git, lacks_room, no_space, without_user
 from branchline.adapters.git_mirror import Mirror, locked
 from branchline.adapters.git_modules import Submodule, submodules
-from branchline.domain.environment import BRANCH, TAG, short
+from branchline.adapters.git_refs import find, next_commit, reachable, unknown_commit
 from branchline.domain.errors import BadInput, DeploymentFailed, PlatformBroke
 from branchline.domain.names import check_name
 from branchline.ports import Interrupt, Log, Revision
@@ -26,14 +25,17 @@ _CHECKOUT_LIMIT = 1800.0
 _DEPTH = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BEGINNING = re.compile(r"[0-9a-f]{7,40}")
-_BAD_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]|\.\.|@\{|//|^@$|(^|/)[.-]|/$|\.$|\.lock(/|$)")
 
 
 class GitSource:
-    """Source by the git command, with mirrors in `folder` (which no other reader needs to share)."""
+    """Source by the git command, with mirrors in `folder`, to which nobody else writes.
 
-    def __init__(self, folder: Path) -> None:
+    `lender` has mirrors of somebody else, who often has what is to be checked out here: they are read, never changed.
+    """
+
+    def __init__(self, folder: Path, lender: Path | None = None) -> None:
         self._folder = folder
+        self._lender = lender
         self._git = Git(folder)
 
     def resolve(self, project: str, repository: str, ref: str, commit: str | None = None) -> Revision:
@@ -44,10 +46,10 @@ class GitSource:
             )
         mirror = self._mirror(project)
         mirror.fetch(repository)
-        full, tip, subject = _find(mirror, ref)
+        full, tip, subject = find(mirror, ref)
         if commit is None or tip == commit:
             return Revision(full, tip, subject)
-        return Revision(full, *_reachable(mirror, full, tip, commit))
+        return Revision(full, *reachable(mirror, full, tip, commit))
 
     def read(self, project: str, commit: str, path: str) -> str | None:
         """See ports.Source. Follows links within the commit. Raises BadInput (`unreadable_file`, `unknown_commit`)."""
@@ -55,7 +57,7 @@ class GitSource:
             return None
         mirror = self._mirror(project)
         if not _COMMIT.fullmatch(commit) or not mirror.path.is_dir():
-            raise _unknown_commit(commit)
+            raise unknown_commit(commit)
         too_large = BadInput(f"{path} is larger than 1 MiB.", code="unreadable_file", hint="Make it smaller.")
         request = f"{commit}^{{commit}}\n{commit}:{path}\n".encode()
         try:
@@ -66,9 +68,9 @@ class GitSource:
             if error.code != "too_much_output":
                 raise
             raise too_large from None
-        known, rest = _next_commit(said)
+        known, rest = next_commit(said)
         if known is None:
-            raise _unknown_commit(commit)
+            raise unknown_commit(commit)
         header, _, text = rest.partition(b"\n")
         kind = re.fullmatch(rb"[0-9a-f]{40,64} blob (\d+)", header)
         if kind is None:
@@ -92,18 +94,8 @@ class GitSource:
         `repository_refused`, `checkout_failed`).
         """
         if not _COMMIT.fullmatch(commit):
-            raise _unknown_commit(commit)
-        mirror = self._mirror(project)
-        try:
-            found = _bring(mirror, repository, commit, stop, log)
-        except BadInput as error:  # it was there when the deployment was asked for: nobody's input is at fault now
-            raise PlatformBroke(error.sentence, hint=error.hint, code=error.code) from error
-        if not found:
-            raise DeploymentFailed(
-                f"Commit {commit[:12]} is not in the repository any more.",
-                code="unknown_commit",
-                hint="Was its branch force-pushed or deleted meanwhile? Deploy what the branch holds now.",
-            )
+            raise unknown_commit(commit)
+        mirror = self._that_has(project, repository, commit, log, stop)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder, 30, stop) as lock:
             if lock is None:
@@ -118,9 +110,28 @@ class GitSource:
                 if error.code != "checkout_failed":
                     raise
                 # Somebody who fetches now brings a commit before its files: this waits for him, and sees to the rest.
+                mirror = self._mirror(project)
                 self._fetch_again(mirror, repository, stop)
                 self._populate(mirror, commit, folder, lock, stop)
             self._add_submodules(project, mirror, repository, commit, folder, lock, log, stop, depth=0)
+
+    def _that_has(self, project: str, repository: str, commit: str, log: Log, stop: Interrupt) -> Mirror:
+        if self._lender is not None:
+            lent = Mirror(self._git, self._lender / f"{check_name(project, 'project')}.git")
+            if lent.has(commit):
+                return lent
+        mirror = self._mirror(project)
+        try:
+            found = _bring(mirror, repository, commit, stop, log)
+        except BadInput as error:  # it was there when the deployment was asked for: nobody's input is at fault now
+            raise PlatformBroke(error.sentence, hint=error.hint, code=error.code) from error
+        if not found:
+            raise DeploymentFailed(
+                f"Commit {commit[:12]} is not in the repository any more.",
+                code="unknown_commit",
+                hint="Was its branch force-pushed or deleted meanwhile? Deploy what the branch holds now.",
+            )
+        return mirror
 
     def _mirror(self, project: str) -> Mirror:
         return Mirror(self._git, self._folder / f"{check_name(project, 'project')}.git")
@@ -215,94 +226,6 @@ def _bring(mirror: Mirror, repository: str, commit: str, stop: Interrupt, log: L
     except PlatformBroke:  # this one does not
         return False
     return mirror.has(commit)
-
-
-def _find(mirror: Mirror, ref: str) -> tuple[str, str, str]:
-    """Full name, commit and subject of a ref; a branch is preferred to a tag."""
-    full = [ref] if ref.startswith((BRANCH, TAG)) else [BRANCH + ref, TAG + ref]
-    if ref and not _BAD_REF.search(ref) and len(ref) < 4000:
-        request = "".join(f"{name}^{{commit}}\n" for name in full).encode()
-        answer = mirror.ask("cat-file", "--batch", stdin=request, limit=32 * 1024 * 1024).output
-        for name in full:
-            commit, rest = _next_commit(answer)
-            if commit is not None:
-                return name, *commit
-            answer = rest
-    raise _unknown_ref(mirror, ref)
-
-
-def _next_commit(batch: bytes) -> tuple[tuple[str, str] | None, bytes]:
-    """The first commit (id, subject) of what `cat-file --batch` said, or None where it was missing; and the rest."""
-    header, _, rest = batch.partition(b"\n")
-    found = re.fullmatch(rb"([0-9a-f]{40}) commit (\d+)", header)
-    if found is None:
-        return None, rest
-    size = int(found[2])
-    message = rest[:size].partition(b"\n\n")[2].lstrip(b"\n").partition(b"\n\n")[0]
-    words = " ".join(message.decode("utf-8", "replace").split())
-    subject = "".join(sign for sign in words if sign.isprintable())
-    return (found[1].decode(), subject if len(subject) <= 200 else subject[:199] + "…"), rest[size + 1 :]
-
-
-def _reachable(mirror: Mirror, ref: str, tip: str, beginning: str) -> tuple[str, str]:
-    """The one commit that begins so and is an ancestor of the tip: its full name and subject."""
-    if len(beginning) == 40:
-        candidates = [beginning]
-    else:
-        candidates = mirror.ask("rev-parse", f"--disambiguate={beginning}").output.decode().split()
-    request = "".join(f"{name}^{{commit}}\n" for name in candidates).encode()
-    answer = mirror.ask("cat-file", "--batch", stdin=request, limit=32 * 1024 * 1024).output if candidates else b""
-    found = []
-    for name in candidates:
-        commit, answer = _next_commit(answer)
-        # An annotated tag that begins so would be peeled to its commit: that is not what was named.
-        if commit is None or commit[0] != name:
-            continue
-        if mirror.ask("merge-base", "--is-ancestor", name, tip).exit_code == 0:
-            found.append(commit)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise BadInput(
-            f"{beginning} is the beginning of {len(found)} commits.", code="unknown_commit", hint="Give more digits."
-        )
-    raise BadInput(
-        f"Commit {beginning[:12]} is not part of {short(ref)}.",
-        code="unknown_commit",
-        hint=f"It points to {tip[:12]} now. Push the commit first, or name a ref that holds it.",
-    )
-
-
-def _unknown_ref(mirror: Mirror, ref: str) -> BadInput:
-    listed = mirror.ask("for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags").output.decode().split("\n")
-    branches = [name.removeprefix(BRANCH) for name in listed if name.startswith(BRANCH)]
-    tags = [name.removeprefix(TAG) for name in listed if name.startswith(TAG)]
-    name = ref.removeprefix(BRANCH).removeprefix(TAG)
-    shown = name if len(name) <= 80 else name[:80] + "…"
-    return BadInput(
-        f"The repository has no branch or tag {shown!r}.", code="unknown_ref", hint=suggest(name, branches, tags)
-    )
-
-
-def suggest(wanted: str, branches: list[str], tags: list[str]) -> str:
-    """What a person may have meant who named a ref that is not there, and what there is."""
-    if not branches and not tags:
-        return "The repository is empty: push a commit first."
-    hints = []
-    if near := difflib.get_close_matches(wanted[:200], [*branches, *tags][:5000], n=3, cutoff=0.6):
-        hints.append(f"Did you mean {' or '.join(near)}?")
-    for what, names in (("branch", branches), ("tag", tags)):
-        if names:
-            some = ", ".join(names[:8])
-            hints.append(f"{len(names)} {what}{'' if len(names) == 1 else 'es' if what == 'branch' else 's'}: {some}")
-            hints[-1] += ", …" if len(names) > 8 else "."
-    return " ".join(hints)
-
-
-def _unknown_commit(commit: str) -> BadInput:
-    return BadInput(
-        f"Commit {commit[:40]!r} is not known here.", code="unknown_commit", hint="Deploy its branch or tag again."
-    )
 
 
 def _failed(module: Submodule, reason: str, hint: str = "") -> DeploymentFailed:

@@ -60,7 +60,8 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     health = Health(containers, NetworkProbes(containers))
     pipeline = Pipeline(
         store,
-        GitSource(layout.git(tier)),
+        # Production takes commits from the repository alone; elsewhere what the server has just fetched will do.
+        GitSource(layout.git(tier), lender=None if tier is Tier.PRODUCTION else layout.git("server")),
         images,
         containers,
         databases,

@@ -107,6 +107,8 @@ class SqlEnvironments:
 
     def claim_hostnames(self, environment: Environment, hostnames: Sequence[str]) -> None:
         """Give these hostnames, and no others, to the environment; raises Conflict (`hostname_taken`)."""
+        if self.hostnames(environment) == sorted(set(hostnames)):
+            return  # as nearly always; and nobody else can take what is ours
         mine = t.hostname.c.environment_id == environment.id
         self._db.execute(t.hostname.delete().where(mine, t.hostname.c.hostname.not_in(hostnames)))
         for name in sorted(hostnames):  # always in the same order, so that two claims cannot lock each other out
