@@ -129,12 +129,12 @@ def visitors(places: Sequence[tuple[int, str]], clients: int) -> Iterator[list[s
 def parts(platform: Platform) -> dict[str, list[psutil.Process]]:
     """The processes of each part of the platform, children included (the supervisor's are the others)."""
     ledger = Ledger(platform.layout.run)
-    entries = [one for one in [*ledger.entries(), ledger.read(SUPERVISOR)] if one and one.identity and one.alive]
     found = {}
-    for entry in entries:
-        process = psutil.Process(entry.identity.pid)
-        children = [] if entry.part in {SUPERVISOR, FORK_SERVER} else process.children(recursive=True)
-        found[entry.part] = [process, *children]
+    for entry in filter(None, [*ledger.entries(), ledger.read(SUPERVISOR)]):
+        if entry.identity and entry.alive:
+            process = psutil.Process(entry.identity.pid)
+            children = [] if entry.part in {SUPERVISOR, FORK_SERVER} else process.children(recursive=True)
+            found[entry.part] = [process, *children]
     return found
 
 

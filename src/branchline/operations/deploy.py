@@ -130,8 +130,12 @@ class Telling:
         self._outputs: dict[Stage, Mapping[str, Any]] = {}
         self._performed: set[Stage] = set()
         self._looked = 0.0, False
-        self._project = self._persistently(lambda records: records.projects.get(deployment.project))
-        self._environment = self._environment_now()
+        self._project, self._environment = self._persistently(
+            lambda records: (
+                records.projects.get(deployment.project),
+                records.environments.get(deployment.project, deployment.environment),
+            )
+        )
 
     def __call__(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> None:
         """Run a stage, or take what it left behind when it ran before; raise StageFailed if it did not go well."""
