@@ -74,15 +74,17 @@ def fork(server: Path, command: Command, log: Path) -> Process:
 
 
 def ping(server: Path) -> None:
-    """Raise OSError unless the fork server answers."""
-    _ask(server, {"ending": 0})
+    """Raise OSError unless the fork server answers within two seconds."""
+    _ask(server, {"ending": 0}, patience=2.0)
 
 
-def _ask(server: Path, request: dict[str, Any], handles: list[int] | None = None) -> tuple[dict[str, Any], list[int]]:
+def _ask(
+    server: Path, request: dict[str, Any], handles: Sequence[int] = (), patience: float = _PATIENCE
+) -> tuple[dict[str, Any], list[int]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(patience)
         connection.connect(str(server))
-        socket.send_fds(connection, [json.dumps(request).encode()], handles or [])
+        socket.send_fds(connection, [json.dumps(request).encode()], handles)
         message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 1)
     if not message:
         raise ConnectionResetError("the fork server gave no answer")

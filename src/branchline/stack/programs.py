@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from branchline.domain.environment import Tier
+from branchline.domain.errors import PlatformBroke
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import fork_server
@@ -76,14 +77,18 @@ class Program(Part):
 def fork_supervisor(layout: Layout, log: Path) -> Process:
     """Have the supervisor forked, by a fork server that is started where none answers.
 
-    Raises TimedOut (`part_not_ready`) where that does not start, OSError where it cannot fork.
+    Raises TimedOut (`part_not_ready`) where that does not start, PlatformBroke (`not_forked`) where it cannot fork.
     """
     forks = ForkServer(layout)
     try:
         forks.check()
     except NotReady:
         Running(forks, layout.log / f"{forks.name}.log").start()
-    return fork_server.fork(_fork_socket(layout), _command(layout, SUPERVISE), log)
+    try:
+        return fork_server.fork(_fork_socket(layout), _command(layout, SUPERVISE), log)
+    except OSError as error:
+        hint = f"See {layout.log / f'{forks.name}.log'}."
+        raise PlatformBroke(f"The supervisor could not be started: {error}.", code="not_forked", hint=hint) from error
 
 
 def _fork_socket(layout: Layout) -> Path:
