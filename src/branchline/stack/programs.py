@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal as signals
 import sys
 import time
 from pathlib import Path
@@ -83,6 +84,8 @@ def fork_supervisor(layout: Layout, log: Path) -> Process:
     try:
         forks.check()
     except NotReady:
+        if hung := Process.find(forks.command()):
+            hung.stop(signals.SIGKILL, 5.0)
         Running(forks, layout.log / f"{forks.name}.log").start()
     try:
         return fork_server.fork(_fork_socket(layout), _command(layout, SUPERVISE), log)
