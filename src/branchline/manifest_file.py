@@ -12,9 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from branchline.domain.errors import BadInput
 from branchline.domain.manifest import FILE_NAME, Manifest
+from branchline.domain.names import ENVIRONMENT_KEY
 from branchline.manifest_yaml import Document, NotYaml, Path, read
 
 SCHEMA_ID = "https://branchline.dev/schemas/manifest.json"
+
+_MOST_TOLD = 200
+"""Nobody reads more faults than that, and each costs a search for what was meant."""
 
 _ELSEWHERE = {
     "image": "the image is built from the repository: see `build`",
@@ -84,7 +88,7 @@ def parse(text: str) -> Manifest:
     try:
         manifest = Manifest.model_validate(document.data)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        faults = error.errors(include_url=False)[:_MOST_TOLD]
         mistyped = {
             (*fault["loc"][:-1], _nearest(fault["loc"])) for fault in faults if fault["type"] == "extra_forbidden"
         }
@@ -119,10 +123,12 @@ def _told(document: Document, fault: Mapping[str, Any]) -> ManifestProblem:
         return _problem(document, path[:-1], f"`{path[-1]}` is missing{within}")
     what = f"`{_dotted(path)}`: " if path else ""
     if about_key:
-        return _problem(document, path, f"{_shown(path[-1])} is no name; {_NAME_RULE}")
+        rule = _KEY_RULE if fault.get("ctx", {}).get("pattern") == ENVIRONMENT_KEY else _NAME_RULE
+        return _problem(document, path, f"{_shown(path[-1])} is no name; {rule}")
     return _problem(document, path, what + _reason(kind, value, fault.get("ctx") or {}, str(fault["msg"])))
 
 
+_KEY_RULE = "use letters, digits and '_', as in DATABASE_URL"
 _NAME_RULE = "use 1 to 32 of a-z, 0-9 and '-', starting with a letter"
 
 _REASONS = {
@@ -166,7 +172,7 @@ def _form(pattern: str) -> str:
     if pattern.startswith(r"^/"):
         return "; write it like /healthz"
     if pattern.startswith("^[A-Za-z_]"):
-        return "; use letters, digits and '_', as in DATABASE_URL"
+        return f"; {_KEY_RULE}"
     return "; write it like shop.example.com" if "{0,61}" in pattern else ""
 
 

@@ -225,6 +225,45 @@ def test_containers_are_told_what_they_need(world: World) -> None:
     assert done.config_version == 1
 
 
+NEEDS = MANIFEST + "config: {required: [API_KEY, DSN, TOKEN], optional: {LEVEL: info, COLOUR: blue, SIZE: small}}\n"
+
+
+def test_a_config_that_lacks_required_keys_stops_it_before_anything_is_touched(world: World) -> None:
+    write = world.configs.writer().write
+    write("shop", "develop", {"DSN": Secret("")})
+    done = world.deploy(NEEDS)
+    assert (done.state, done.failed_stage) == (State.FAILED, Stage.PREPARE)
+    assert done.failure
+    assert done.failure.code == "config_missing"
+    assert done.failure.sentence == "The config of shop develop lacks API_KEY, TOKEN."
+    assert "`branchline config set shop develop API_KEY`" in done.failure.hint
+    assert world.containers.networks == set()
+    assert world.databases.tables == {}
+    write("shop", "develop", {"API_KEY": Secret("k"), "TOKEN": Secret("t")})
+    assert world.deploy(NEEDS).state is State.SUCCEEDED
+
+
+def test_optional_keys_have_defaults_which_services_and_the_config_change(world: World) -> None:
+    keys = {"API_KEY": "k", "DSN": "d", "TOKEN": "t", "SIZE": "large"}
+    world.configs.writer().write("shop", "develop", {key: Secret(value) for key, value in keys.items()})
+    world.deploy(NEEDS.replace("port: 8000", "port: 8000\n    environment: {COLOUR: red, SIZE: tiny}"))
+    for service, colour in (("web", "red"), ("worker", "blue")):
+        (one, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == service]
+        told = {key: value.reveal() for key, value in one.spec.variables.items()}
+        assert (told["LEVEL"], told["COLOUR"], told["SIZE"]) == ("info", colour, "large")
+
+
+def test_an_attempt_that_goes_on_asks_for_keys_in_what_was_pinned(world: World) -> None:
+    write = world.configs.writer().write
+    write("shop", "develop", dict.fromkeys(("API_KEY", "DSN", "TOKEN"), Secret("x")))
+    world.die("unrecorded", Stage.PREPARE)
+    asked = world.push(NEEDS)
+    with pytest.raises(Killed):
+        world.runner().run(asked)
+    write("shop", "develop", {"TOKEN": None})
+    assert world.go_on(asked.id).state is State.SUCCEEDED
+
+
 def test_secrets_that_programs_print_are_hidden(world: World) -> None:
     world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
     world.containers.programs["migrate"] = lambda call: call.say(str(call.variables)) or 0

@@ -54,6 +54,10 @@ def faults(text: str) -> list[ManifestProblem]:
         (GOOD + "project: again\n", 5, 1, "`project` is there twice", ""),
         (GOOD + "environments:\n  production: {on: {branch: main}}\n", 1, 1, "production moves by tag only", ""),
         (GOOD + "\tx: 1\n", 5, 1, "a tab stands where YAML wants spaces", ""),
+        (GOOD + "config: {required: [A-B]}\n", 5, 21, "use letters, digits and '_', as in DATABASE_URL", ""),
+        (GOOD + "config: {optional: {1A: x}}\n", 5, 21, "'1A' is no name; use letters, digits and '_'", ""),
+        (GOOD + "config: {required: [A], optional: {A: x}}\n", 5, 1, "`config`: A is named twice under config", ""),
+        (GOOD + "config: {required: [PORT]}\n", 2, 1, "the platform writes PORT itself", ""),
         ("a: [", 1, 5, "this is no YAML", ""),
         ("- a\n", 1, 1, "the file must hold keys with values", "branchline init"),
         ("", 1, 1, "the file is empty", "branchline init"),
@@ -157,7 +161,7 @@ def test_examples_are_valid_for_us_and_for_editors(file: str) -> None:
 
 def test_the_published_schema_is_the_generated_one() -> None:
     published = json.loads((ROOT / "docs" / "manifest.schema.json").read_text())
-    assert published == json.loads(json.dumps(json_schema())), "run `make schema`"
+    assert published == json.loads(json.dumps(json_schema())), "write there what `branchline schema` prints"
 
 
 def test_every_key_is_described_in_the_reference() -> None:

@@ -19,6 +19,7 @@ Hostname = Annotated[
     str,
     Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=253),
 ]
+Key = Annotated[str, Field(pattern=ENVIRONMENT_KEY, max_length=128)]
 RelativePath = Annotated[str, Field(min_length=1, max_length=400)]
 
 
@@ -150,6 +151,23 @@ class Database(Part):
     variable: str = Field("DATABASE_URL", pattern=ENVIRONMENT_KEY, description="Variable that carries its URL.")
 
 
+class ConfigKeys(Part):
+    """The keys of the config that the project's programs read."""
+
+    required: list[Key] = Field(
+        default_factory=list, max_length=500, description="Keys without which nothing is deployed."
+    )
+    optional: dict[Key, Text] = Field(
+        default_factory=dict, max_length=500, description="Keys that may be missing, with what holds then."
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if twice := _first_twice([*self.required, *self.optional]):
+            raise ValueError(f"{twice} is named twice under config")
+        return self
+
+
 class On(Part):
     """The ref that an environment follows: a branch by its name, or tags by a pattern."""
 
@@ -197,6 +215,7 @@ class Manifest(Part):
     )
     services: dict[Name, Service] = Field(min_length=1, max_length=20)
     databases: dict[Name, Database] = Field(default_factory=dict, max_length=8)
+    config: ConfigKeys = Field(default_factory=ConfigKeys)
     environments: dict[Name, EnvironmentRule] = Field(
         default_factory=lambda: {"develop": EnvironmentRule(on=On(branch="develop"))}, min_length=1
     )
@@ -212,6 +231,14 @@ class Manifest(Part):
                 raise ValueError(f"test.databases names {name!r}, which is not under databases")
         if twice := _first_twice([database.variable for database in self.databases.values()]):
             raise ValueError(f"two databases write the variable {twice}")
+        return self
+
+    @model_validator(mode="after")
+    def _config_fits(self) -> Self:
+        written = {database.variable for database in self.databases.values()} | {"PORT"}
+        for key in (*self.config.required, *self.config.optional):
+            if key in written or key.startswith("BRANCHLINE_"):
+                raise ValueError(f"the platform writes {key} itself: take it out of config")
         return self
 
     @model_validator(mode="after")

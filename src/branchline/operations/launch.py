@@ -37,13 +37,13 @@ class Launch:
 
     def prepare(self, scene: Scene) -> StageResult:
         """Network, databases, image; pin the config's version and note what is live, once."""
+        config = self._variables.config_to_pin(scene)  # first: where a key is missing nothing is touched
         self._containers.ensure_network(scene.environment)
         for name in scene.manifest.databases:
             self._databases.ensure(scene.environment, name)
-        newest = self._variables.newest_config(scene)
         with scene.record() as records:
             about = scene.deployment.id
-            records.deployments.note_config(about, newest)
+            records.deployments.note_config(about, config)
             records.deployments.note_replaces(about)
             noted = records.deployments.get(about)
             # Once more: a request that came after this deployment's may have claimed others meanwhile.

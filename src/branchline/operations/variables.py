@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from branchline.domain.config import Secret
+from branchline.domain.config import Config, Secret
+from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Service
 from branchline.operations.scene import Scene
 from branchline.ports import ConfigReader, Databases
@@ -20,29 +21,45 @@ def of_platform(scene: Scene) -> dict[str, Secret]:
 
 
 class Variables:
-    """Puts variables together. Later ones win: databases, the manifest, the config, the platform."""
+    """Puts variables together. Later ones win: databases, defaults, services, the config, the platform."""
 
     def __init__(self, config: ConfigReader, databases: Databases) -> None:
         self._config = config
         self._databases = databases
 
-    def newest_config(self, scene: Scene) -> int:
-        """The version of the config that a deployment which begins now should pin."""
-        return self._config.read(scene.environment).version
+    def config_to_pin(self, scene: Scene) -> int:
+        """The version of the config that the deployment should pin: the newest, unless an attempt has pinned one.
+
+        Raises DeploymentFailed (`config_missing`) that names all keys which the manifest requires and it lacks.
+        """
+        pinned = scene.deployment.config_version
+        config = self._config.read(scene.environment) if pinned is None else self._at(scene, pinned)
+        if missing := [key for key in scene.manifest.config.required if key not in config]:
+            about = scene.deployment
+            raise DeploymentFailed(
+                f"The config of {about.project} {about.environment} lacks {', '.join(missing)}.",
+                code="config_missing",
+                hint=f"`branchline config set {about.project} {about.environment} {missing[0]}`, "
+                "or take it out of `config.required` in the manifest.",
+            )
+        return config.version
 
     def of(self, scene: Scene, service: Service | None = None) -> dict[str, Secret]:
         """For a service, or for the release command; all secret values are hidden from the log from now on.
 
         Reads the config at the version that `prepare` pinned, so that all containers of a deployment agree.
         """
-        pinned = scene.config_version
-        config = self._config.read(scene.environment, version=pinned) if pinned else {}
+        config = self._at(scene, scene.config_version)
         urls = {
             database.variable: self._databases.ensure(scene.environment, name)
             for name, database in scene.manifest.databases.items()
         }
         scene.log.hide([*config.values(), *urls.values()])
-        plain = {key: Secret(value) for key, value in (service.environment if service else {}).items()}
+        named = scene.manifest.config.optional | (service.environment if service else {})
+        plain = {key: Secret(value) for key, value in named.items()}
         port = {"PORT": Secret(str(service.port))} if service and service.port else {}
         release = {"BRANCHLINE_RELEASE": Secret(scene.release)}
         return {**urls, **plain, **config, **port, **of_platform(scene), **release}
+
+    def _at(self, scene: Scene, version: int) -> Config:
+        return self._config.read(scene.environment, version=version) if version else Config()
