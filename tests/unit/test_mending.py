@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,17 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def mending_of(world: World, starting: Callable[[], bool]) -> Mending:
+    health = Health(world.containers, world.probes)
+    launch, tier = world.runner().launch, Tier.NONPROD
+    return Mending(
+        world.store, launch, world.containers, world.proxy, health, tier=tier, log_limit=100_000, starting=starting
+    )
+
+
 @pytest.fixture
 def mending(world: World) -> Mending:
-    health = Health(world.containers, world.probes)
-    launch = world.runner().launch
-    return Mending(world.store, launch, world.containers, world.proxy, health, tier=Tier.NONPROD, log_limit=100_000)
+    return mending_of(world, lambda: False)
 
 
 def events(world: World) -> list[AuditEvent]:
@@ -50,6 +57,19 @@ def test_where_nothing_is_missing_nothing_is_done(world: World, mending: Mending
     before = len(world.proxy.history)
     mending.mend_all()
     assert (events(world), len(world.proxy.history), trouble(world)) == ([], before, "")
+
+
+def test_what_the_stack_is_about_to_start_is_left_to_it(world: World) -> None:
+    done = world.deploy(BRIEF)
+    starting = True
+    mending = mending_of(world, lambda: starting)
+    (gone, *_rest) = world.containers.containers
+    del world.containers.containers[gone]
+    mending.mend_all()
+    assert (events(world), gone in world.containers.containers) == ([], False)
+    starting = False
+    mending.mend_all()
+    assert [event.deployment for event in events(world)] == [done.id]
 
 
 def test_a_removed_container_is_put_back(world: World, mending: Mending) -> None:

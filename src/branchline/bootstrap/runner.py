@@ -28,6 +28,7 @@ from branchline.operations.pipeline import Pipeline
 from branchline.operations.traffic import TrafficShift
 from branchline.operations.variables import Variables
 from branchline.settings import Settings
+from branchline.stack.environments import being_started
 from branchline.stack.process import server_user
 from branchline.stack.registry import Registry
 from branchline.store.database import SqlStore
@@ -81,7 +82,16 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         patience=settings.patience,
         report_fault=report_fault,
     )
-    mending = Mending(store, launch, containers, proxy, health, tier=tier, log_limit=settings.log_limit)
+    mending = Mending(
+        store,
+        launch,
+        containers,
+        proxy,
+        health,
+        tier=tier,
+        log_limit=settings.log_limit,
+        starting=being_started(layout),
+    )
     archive = None
     if not settings.registry:  # else it is somebody else's to clean
         registry = Registry(layout, server_user())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,10 @@ class Mending:
         *,
         tier: Tier,
         log_limit: int,
+        starting: Callable[[], bool],
     ) -> None:
+        """`starting` says whether somebody else still starts what an operator has stopped: nothing to mend."""
+        self._starting = starting
         self._store = store
         self._launch = launch
         self._containers = containers
@@ -95,6 +98,8 @@ class Mending:
 
     def mend_all(self) -> None:
         """Look at every environment of the tier that is live and at which nobody works."""
+        if self._starting():
+            return
         with self._store.transaction() as records:
             places = records.environments.of_tier(self._tier)
             at_work = records.deployments.at_work(self._tier)

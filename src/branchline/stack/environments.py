@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -17,6 +20,22 @@ STOP_LIMIT = 120
 AT_ONCE = 8
 
 
+START_LIMIT = 60.0
+
+
+def being_started(layout: Layout) -> Callable[[], bool]:
+    """Tells whether the stack is at starting again what `stop` has stopped; to be called when the platform comes up.
+
+    In START_LIMIT seconds that is done, or something keeps it from that which others may mend.
+    """
+    until = time.monotonic() + START_LIMIT
+    return lambda: time.monotonic() < until and _stopped(layout).exists()
+
+
+def _stopped(layout: Layout) -> Path:
+    return layout.run / "stopped-containers.json"
+
+
 class Environments(Part):
     """Not a server: what runs in Docker on behalf of the platform, which outlives its stop unless told otherwise."""
 
@@ -27,7 +46,7 @@ class Environments(Part):
     def __init__(self, layout: Layout, endpoint: str = "") -> None:
         self._instance = layout.instance
         self._endpoint = endpoint
-        self._stopped = layout.run / "stopped-containers.json"
+        self._stopped = _stopped(layout)
 
     @property
     def endpoint(self) -> str:
