@@ -358,12 +358,7 @@ def forget(world: World, *repositories: str) -> None:
 
 
 def test_the_build_cache_can_be_bounded(world: World) -> None:
-    world.build(f"FROM {BASE_IMAGE}\nRUN head -c 3000000 /dev/urandom > /{os.getpid()}\n")
+    image = world.build(f"FROM {BASE_IMAGE}\nRUN head -c 3000000 /dev/urandom > /{os.getpid()}\n")
     assert world.images.bound_cache(10**12) == 0
-    if isinstance(world.images, FakeImages):
-        return
-    freed, until = 0, time.monotonic() + 20
-    while freed < 10**6 and time.monotonic() < until:  # what was built a moment ago may still be in use
-        freed += world.images.bound_cache(10**6)
-        time.sleep(0.1)
-    assert freed > 10**6
+    world.images.remove(image)  # what an image has as well takes no room of the cache's own
+    assert world.images.bound_cache(10**6) > 10**6 or isinstance(world.images, FakeImages)
