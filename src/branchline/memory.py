@@ -19,5 +19,10 @@ def settle() -> None:
     """Give back what only starting needed: a few per cent, for good. What is there now is taken to stay."""
     gc.collect()
     gc.freeze()
+    give_back()
+
+
+def give_back() -> None:
+    """Give back what the C library keeps for later: for a process that has nothing to do for now."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -122,6 +122,7 @@ class Runner:
         elif time.monotonic() - self._idle_since > _REST_AFTER:
             self._idle_since = time.monotonic()
             self._store.rest()
+            memory.give_back()
 
     def _has_room(self) -> bool:
         """Whether one more can be carried: few that work, and many that only wait for what comes of a switch."""

@@ -151,7 +151,7 @@ class Postgres(Part):
                 "unix_socket_directories = ''",
                 f"max_connections = {100 if self._cluster is Cluster.PLATFORM else 200}",
                 "password_encryption = 'scram-sha-256'",
-                "shared_buffers = 32MB",
+                f"shared_buffers = {12 if self._cluster is Cluster.PLATFORM else 32}MB",
                 "dynamic_shared_memory_type = posix",
                 "io_method = sync",
                 # The platform's own statements are too short for it.
