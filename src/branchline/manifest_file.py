@@ -122,7 +122,7 @@ def _told(document: Document, fault: Mapping[str, Any]) -> ManifestProblem:
         within = f" in `{_dotted(path[:-1])}`" if path[:-1] else ""
         return _problem(document, path[:-1], f"`{path[-1]}` is missing{within}")
     what = f"`{_dotted(path)}`: " if path else ""
-    if about_key:
+    if about_key and kind != "literal_error":
         rule = _KEY_RULE if fault.get("ctx", {}).get("pattern") == ENVIRONMENT_KEY else _NAME_RULE
         return _problem(document, path, f"{_shown(path[-1])} is no name; {rule}")
     return _problem(document, path, what + _reason(kind, value, fault.get("ctx") or {}, str(fault["msg"])))

@@ -66,16 +66,19 @@ class Duo(Platform):
         repository.write({"app.py": "\n".join(lines)})
         return repository.push(version, branch)
 
-    def kill(self, *parts: str) -> None:
-        """SIGKILL to each of these parts that lives."""
-        self.signal(signal.SIGKILL, *parts)
+    def kill(self, *parts: str) -> list[str]:
+        """SIGKILL to each of these parts that lives; return which did."""
+        return self.signal(signal.SIGKILL, *parts)
 
-    def signal(self, number: signal.Signals, *parts: str) -> None:
-        """A signal to each of these parts that lives."""
+    def signal(self, number: signal.Signals, *parts: str) -> list[str]:
+        """A signal to each of these parts that lives; return which did."""
+        alive = []
         for part in parts:
             entry = Ledger(self.layout.run).read(part)
             if entry and entry.identity and entry.alive:
                 os.kill(entry.identity.pid, number)
+                alive.append(part)
+        return alive
 
     def settled(self, within: float = 60) -> None:
         """Wait until every part does its work again."""
@@ -110,8 +113,22 @@ class Duo(Platform):
         """In develop there is what belongs to the live deployment, and nothing else is left over."""
         environment = self.api("GET", f"/projects/{project}/environments/develop").json()
         assert (environment["live"]["id"], environment["running"], environment["queued"]) == (live, None, 0)
-        assert self.containers(project) == [f"{self.layout.instance}-{project}_develop-d{live}-web-1"]
+        container = f"{self.layout.instance}-{project}_develop-d{live}-web-1"
+        assert self.containers(project) == [container]
         assert self.networks(project) == [f"{self.layout.instance}-{project}_develop"]
+        published = f"127.0.0.1:{self.layout.ports.registry}/{environment['live']['image']}"
+        assert docker("inspect", "--format={{.Config.Image}}", container) == [published]
+
+    def await_tidy_images(self, project: str, within: float = 30) -> None:
+        """Of a project's images only what was published stays, by no other name: a runner that begins sees to that."""
+        until = time.monotonic() + within
+        while left := [
+            name
+            for step in ("build", "test")
+            for name in docker("images", f"branchline-{step}/{project}", "--format={{.Repository}}:{{.Tag}}")
+        ]:
+            assert time.monotonic() < until, left
+            time.sleep(0.5)
 
     def check_story(self, number: int, stages: Sequence[str]) -> None:
         """A deployment's story is told once, and whole: by the register, and by its release command's only run."""

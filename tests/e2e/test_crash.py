@@ -21,13 +21,11 @@ CADDY_GAP = 6.0
     [
         pytest.param(RUNNERS, "begin", id="runner-begin"),
         pytest.param(RUNNERS, "end", id="runner-end"),
-        pytest.param(["server"], "begin", id="server"),
-        pytest.param(["postgres-platform"], "begin", id="postgres-platform"),
-        pytest.param(["postgres-platform"], "end", id="postgres-platform-end"),
-        pytest.param(["postgres-nonprod"], "begin", id="postgres-nonprod"),
-        pytest.param(["openbao"], "begin", id="openbao"),
-        pytest.param(["registry"], "begin", id="registry"),
-        pytest.param(["caddy"], "begin", id="caddy"),
+        *(
+            pytest.param([part], moment, id=f"{part}-{moment}")
+            for part in ("server", "postgres-platform", "postgres-nonprod", "openbao", "registry", "caddy")
+            for moment in ("begin", "end")
+        ),
     ],
 )
 def test_a_part_is_killed_at_every_stage(
@@ -43,7 +41,7 @@ def test_a_part_is_killed_at_every_stage(
                 duo.push(repository, version, fault="sick" if stage == "undo" else "")
             asked = {stage: duo.request(f"at-{stage}").json()["id"] for stage in SITES}
             held.wait()
-            duo.kill(*victims)
+            assert duo.kill(*victims) == list(victims), "it was dead already"
             killed = time.monotonic()
         ended = {stage: duo.ended(number) for stage, number in asked.items()}
         duo.settled()

@@ -13,6 +13,8 @@ from tests.e2e.duo import Duo
 
 pytestmark = pytest.mark.e2e
 
+KIND = "deployment.superseded"
+
 
 def test_twenty_pushes_in_ten_seconds_make_few_deployments(duo: Duo, name: str) -> None:
     duo.settled()
@@ -28,10 +30,12 @@ def test_twenty_pushes_in_ten_seconds_make_few_deployments(duo: Duo, name: str) 
     ran = [done for done in ended if done["state"] != "superseded"]
     assert len(ran) <= 3
     assert {done["state"] for done in ran} == {"succeeded"}
-    for done in ended:
+    told = {line["deployment"]: line["detail"] for line in duo.register(name) if line["kind"] == KIND}
+    for done, newer in pairwise(ended):
         if done["state"] == "superseded":
-            assert done["superseded_by"] in asked
-            assert done["superseded_by"] > done["id"]
+            assert done["superseded_by"] == newer["id"], "each that waits gives way to the very next"
+            assert told.pop(done["id"]) == {"by": newer["id"]}
+    assert told == {}
     assert duo.version(name) == "19"
     spans = sorted((done["started_at"], done["finished_at"]) for done in ran)
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))

@@ -69,6 +69,7 @@ class FakeContainers:
         self.broken: Exception | None = None
         self.calls: list[tuple[str, ...]] = []
         self.networks: set[Owner] = set()
+        self.graces: dict[int, float] = {}
         self.containers: dict[str, FakeContainer] = {}
         self._one_offs: dict[str, _OneOff] = {}
         self._lock = threading.RLock()
@@ -203,6 +204,7 @@ class FakeContainers:
             self._end_one_off(f"{environment.key}-d{deployment}-run-{name}")
 
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
+        self.graces[deployment] = grace
         with self._asked("stop", environment.key, str(deployment)):
             self._remove(environment, deployment)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from branchline.domain.config import Secret
 from branchline.domain.deployment import Deployment, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.errors import PlatformBroke, TakenOver
+from branchline.domain.manifest import AdjustableStage
 from branchline.domain.pipeline import MOST_ATTEMPTS, TIME_LIMITS, Stage
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
@@ -949,6 +951,18 @@ def test_busy_containers_do_not_outlive_the_time_to_drain(world: World) -> None:
     with world.store.transaction() as records:
         (drain,) = [record for record in records.deployments.stages(done.id) if record.name is Stage.DRAIN]
     assert (drain.state, world.containers.running(world.environment)) == ("passed", [done.id])
+
+
+def test_the_grace_of_old_containers_ends_with_the_time_to_drain(world: World) -> None:
+    patient = MANIFEST.replace("stop_grace_period: 0.2s", "stop_grace_period: 3h") + "timeouts: {drain: 20s}\n"
+    first = world.deploy(patient)
+    world.deploy(patient)
+    assert 0 < world.containers.graces[first.id] <= 20
+
+
+def test_every_stage_has_a_time_limit() -> None:
+    assert set(TIME_LIMITS) == set(Stage)
+    assert set(get_args(AdjustableStage)) < set(Stage)
 
 
 def test_tests_that_end_in_a_fault_of_ours_leave_nothing(world: World) -> None:

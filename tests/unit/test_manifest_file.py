@@ -58,6 +58,7 @@ def faults(text: str) -> list[ManifestProblem]:
         (GOOD + "config: {optional: {1A: x}}\n", 5, 21, "'1A' is no name; use letters, digits and '_'", ""),
         (GOOD + "config: {required: [A], optional: {A: x}}\n", 5, 1, "`config`: A is named twice under config", ""),
         (GOOD + "config: {required: [PORT]}\n", 2, 1, "the platform writes PORT itself", ""),
+        (GOOD + "timeouts: {checkout: 5m}\n", 5, 12, "'checkout' is not 'build', 'test',", ""),
         ("a: [", 1, 5, "this is no YAML", ""),
         ("- a\n", 1, 1, "the file must hold keys with values", "branchline init"),
         ("", 1, 1, "the file is empty", "branchline init"),

@@ -28,7 +28,7 @@ def _where(project: str, environment: str, *key: str) -> str:
 def list_(project: Project, environment: EnvironmentName, json: Json = False) -> None:
     """List the keys that are set.
 
-    Values are shown one at a time, by `config get`.
+    Values are shown one at a time, by `config get`; production's never are.
     """
     with connect() as client:
         found = client.get(_where(project, environment), wire.ConfigKeys)

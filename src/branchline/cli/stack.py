@@ -28,7 +28,7 @@ def up(
 ) -> None:
     """Start the platform: the servers, the HTTP server and the runners.
 
-    Without --detach it stays in the foreground, and Ctrl-C stops everything.
+    Without --detach it stays in the foreground, and Ctrl-C stops all of it; environments keep running.
     """
     from branchline.stack import control  # noqa: PLC0415 half a second that other commands do not need
 

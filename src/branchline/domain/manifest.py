@@ -30,6 +30,10 @@ def _scalar_as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+AdjustableStage = Literal["build", "test", "publish", "prepare", "release", "start", "switch", "drain"]
+"""The stages whose time limit a manifest may set. `checkout` reads it only at its end; healthchecks and the window have
+limits of their own."""
+
 Text = Annotated[str, BeforeValidator(_scalar_as_text)]
 
 
@@ -220,9 +224,9 @@ class Manifest(Part):
         default_factory=lambda: {"develop": EnvironmentRule(on=On(branch="develop"))}, min_length=1
     )
     watch: Watch = Field(default_factory=Watch)
-    timeouts: dict[
-        Literal["checkout", "build", "test", "publish", "prepare", "release", "start", "switch", "drain"], Duration
-    ] = Field(default_factory=dict, description="Time limits of stages, where the defaults do not fit.")
+    timeouts: dict[AdjustableStage, Duration] = Field(
+        default_factory=dict, description="Time limits of stages, where the defaults do not fit."
+    )
 
     @model_validator(mode="after")
     def _databases_fit(self) -> Self:

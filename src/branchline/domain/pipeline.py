@@ -50,7 +50,7 @@ TIME_LIMITS: dict[Stage, float] = {
     Stage.DRAIN: 600,
     Stage.UNDO: 300,
 }
-"""Seconds; a manifest may set others under `timeouts`."""
+"""Seconds; a manifest may set others for most of them under `timeouts`."""
 
 
 MOST_ATTEMPTS = 10

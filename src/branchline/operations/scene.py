@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 from branchline.domain.deployment import Deployment, Fence
 from branchline.domain.environment import Environment
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
-from branchline.domain.manifest import Manifest
+from branchline.domain.manifest import AdjustableStage, Manifest
 from branchline.domain.pipeline import Stage
 from branchline.domain.project import Project
 from branchline.ports import Interrupt, Log
@@ -22,6 +22,7 @@ _LOOK_EVERY = 0.25
 
 TIMED_OUT = "stage_timed_out"
 
+_ADJUSTABLE = frozenset(get_args(AdjustableStage))
 _SLOW_HOST = "The git host is slow, or the history large: what was fetched is lost, so see how long a clone takes."
 
 
@@ -103,13 +104,8 @@ class StageInterrupt:
             self._next_look = now + _LOOK_EVERY
             self._look()
         if late:
-            raise DeploymentFailed(
-                f"The stage {self._stage} did not end within its {self._limit:g} s.",
-                code=TIMED_OUT,
-                hint=_SLOW_HOST
-                if self._stage is Stage.CHECKOUT
-                else f"The limit is `timeouts.{self._stage}` in the manifest.",
-            )
+            sentence = f"The stage {self._stage} did not end within its {self._limit:g} s."
+            raise DeploymentFailed(sentence, code=TIMED_OUT, hint=_limit_of(self._stage))
 
     def _look(self) -> None:
         """Look who carries the deployment: first of all, since a process that was paused comes late to everything."""
@@ -132,3 +128,9 @@ class StageInterrupt:
             if left <= 0:
                 return
             time.sleep(min(left, _LOOK_EVERY))
+
+
+def _limit_of(stage: Stage) -> str:
+    if stage in _ADJUSTABLE:
+        return f"The limit is `timeouts.{stage}` in the manifest."
+    return _SLOW_HOST if stage is Stage.CHECKOUT else "The limit is the platform's own."

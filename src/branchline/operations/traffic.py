@@ -85,14 +85,17 @@ class TrafficShift:
         targets = [f"{one.address}:{one.port}" for one in old if one.port]
         _, before = self._before(scene)
         grace = max(_grace(manifest) for manifest in (scene.manifest, before) if manifest)
-        waited_since = self._clock()
+        began = self._clock()
         scene.stop.wait(_SETTLE)  # a request that the proxy sent off just before the switch shows up now at the latest
-        patience = min(grace, _DRAINING * scene.manifest.timeouts.get("drain", TIME_LIMITS[Stage.DRAIN]))
-        while self._busy(targets) and self._clock() - waited_since < patience:
+        limit = scene.manifest.timeouts.get("drain", TIME_LIMITS[Stage.DRAIN])
+        patience = min(grace, _DRAINING * limit)
+        while self._busy(targets) and self._clock() - began < patience:
             scene.stop.wait(0.1)
-        took = self._clock() - waited_since
+        took = self._clock() - began
         for deployment in sorted({one.deployment for one in old}):
-            self._containers.stop(scene.environment, deployment, grace)
+            # Docker waits for as long as it is told, and heeds no limit of ours meanwhile.
+            left = max(0.0, limit - (self._clock() - began))
+            self._containers.stop(scene.environment, deployment, min(grace, left))
         return StageResult(note=f"{len(old)} stopped after {took:.1f} s" if old else "nothing was live before")
 
     def undo(self, scene: Scene) -> StageResult:
