@@ -16,7 +16,7 @@ from tests.e2e.platform import Platform, Repository
 from branchline.stack.first_start import instance_name
 from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.programs import FORK_SERVER
-from branchline.stack.removal import published, remove_instance
+from branchline.stack.removal import remove_instance
 
 PAUSE = 0.05
 """Light load: each of the clients asks twenty times a second."""
@@ -91,7 +91,7 @@ def platform(**settings: str) -> Iterator[Platform]:
         yield made
     finally:
         made.cli("stop", check=False)
-        remove_instance(instance_name(home), images=published(home))
+        remove_instance(instance_name(home))
         for folder in (home, made.repositories):
             shutil.rmtree(folder)
 

@@ -27,7 +27,7 @@ from branchline.stack.openbao import OpenBao
 from branchline.stack.part import running
 from branchline.stack.postgres import Cluster, Postgres
 from branchline.stack.registry import Registry
-from branchline.stack.removal import published, remove_instance
+from branchline.stack.removal import remove_instance
 from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 
@@ -52,7 +52,7 @@ def new_layout() -> Layout:
 def discard(layout: Layout) -> None:
     """Remove the home, and what carries its instance's name in Docker."""
     _subnets.remove(layout.subnet)
-    remove_instance(layout.instance, images=published(layout.home))
+    remove_instance(layout.instance)
     shutil.rmtree(layout.home)
 
 

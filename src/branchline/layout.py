@@ -124,5 +124,5 @@ class Layout:
         return self.home / "work" / tier
 
     def git(self, reader: str) -> Path:
-        """Bare mirrors of projects, one folder for each process that fetches: they never wait for each other."""
+        """Bare mirrors of projects, one folder for the server and one for the runners of each tier."""
         return self.home / "git" / reader

@@ -85,6 +85,10 @@ def parse(text: str) -> Manifest:
         shown = "the file is empty" if document.data is None else "the file must hold keys with values"
         suggestion = "`branchline init` writes a manifest to begin with"
         raise ManifestInvalid([_problem(document, (), shown, suggestion)])
+    limits = document.data.get("timeouts")
+    if isinstance(limits, dict) and "checkout" in limits:
+        path, why = ("timeouts", "checkout"), "the manifest is read at the end of that stage"
+        problems.append(_problem(document, path, f"the time limit of `checkout` cannot be set here: {why}"))
     try:
         manifest = Manifest.model_validate(document.data)
     except ValidationError as error:

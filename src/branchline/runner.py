@@ -151,7 +151,8 @@ class Runner:
         log.error("hangs: starting anew", deployment=deployment, stage=stage)
         if stage is not None:
             with self._store.transaction() as records:
-                records.deployments.note_hung(deployment, stage)
+                if (deployment, self._name) in records.deployments.running(self._tier):  # or it is another's by now
+                    records.deployments.note_hung(deployment, stage)
         os._exit(_DIED)
 
     def _look_after_running(self) -> None:

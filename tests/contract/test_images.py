@@ -73,7 +73,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield World(fake, FakeArchive(fake), stop_registry, context, set(), fake.in_use.add)
         return
     registry = request.getfixturevalue("registry")
-    archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
+    archive = RegistryArchive(registry.endpoint, registry.reclaim_command(), registry.command().environment)
     images = DockerImages(None, registry.endpoint)
     api = request.getfixturevalue("docker_api")
     with socket.socket() as taken:
@@ -318,9 +318,12 @@ def test_what_a_container_uses_stays_by_the_name_that_it_was_started_by(world: W
 def test_strays_are_what_was_published_and_is_not_kept(world: World) -> None:
     kept, gone = (world.images.publish(small(world), "blt/shop", tag, FakeLog(), GO_ON) for tag in "12")
     unpublished = small(world)
-    strays = [name for names in world.images.strays({kept}) for name in names]
+    strays = [name for names in world.images.strays({kept}, LABELS) for name in names]
     assert any(name.endswith(f"/{gone}") for name in strays)
     assert not any(name.endswith(f"/{kept}") for name in strays)
+    assert world.images.strays({kept}, {**LABELS, "branchline.instance": "another"}) == [], (
+        "what others published is theirs"
+    )
     forget_these = [name for name in strays if "/blt/shop" in name]
     for name in forget_these:
         world.images.remove(name)
@@ -330,7 +333,7 @@ def test_strays_are_what_was_published_and_is_not_kept(world: World) -> None:
     world.images.pull(gone, log, GO_ON)
     assert log.lines
     assert world.images.publish(unpublished, "blt/other", "1", FakeLog(), GO_ON)
-    strays = [name for names in world.images.strays({kept, gone}) for name in names]
+    strays = [name for names in world.images.strays({kept, gone}, LABELS) for name in names]
     assert not any(name.endswith((f"/{kept}", f"/{gone}")) for name in strays)
 
 
@@ -352,7 +355,7 @@ def test_what_the_archive_prunes_is_gone_and_what_it_keeps_is_whole(world: World
 
 def forget(world: World, *repositories: str) -> None:
     """Remove from this machine what was published there."""
-    for name in [name for names in world.images.strays(set()) for name in names]:
+    for name in [name for names in world.images.strays(set(), LABELS) for name in names]:
         if any(f"/{repository}" in name for repository in repositories):
             world.images.remove(name)
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from branchline.stack.first_start import instance_name
-from branchline.stack.removal import published, remove_instance
+from branchline.stack.removal import remove_instance
 from tests.e2e.duo import SITES, Duo
 from tests.e2e.holding import Holding
 from tests.e2e.platform import Platform, Repository
@@ -70,7 +70,7 @@ def running(kind: type[_P], **settings: str) -> Iterator[_P]:
         yield running
     finally:
         running.cli("stop", check=False)
-        remove_instance(instance_name(home), images=published(home))
+        remove_instance(instance_name(home))
         shutil.rmtree(home)
         shutil.rmtree(running.repositories)
 

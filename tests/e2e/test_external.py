@@ -22,7 +22,7 @@ from branchline.stack import docker, first_start
 from branchline.stack.openbao import OpenBao
 from branchline.stack.postgres import Postgres
 from branchline.stack.registry import Registry
-from branchline.stack.removal import published, remove_instance
+from branchline.stack.removal import remove_instance
 from tests.conftest import ports_of_our_own
 from tests.e2e.platform import Platform
 
@@ -72,7 +72,7 @@ def guest(
         platform.cli("stop", check=False)
         caddy.terminate()
         caddy.wait()
-        remove_instance(layout.instance, images=published(layout.home))
+        remove_instance(layout.instance)
         shutil.rmtree(home)
         shutil.rmtree(platform.repositories)
 

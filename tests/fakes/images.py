@@ -119,12 +119,13 @@ class FakeImages:
         if image.id not in self.names.values():
             del self.local[image.id]
 
-    def strays(self, keep: Collection[str]) -> list[list[str]]:
+    def strays(self, keep: Collection[str], labels: Mapping[str, str]) -> list[list[str]]:
         wanted = {f"{self._registry}/{reference}" for reference in keep}
         strays = []
         for id in list(self.local):
             mine = [name for name, of in self.names.items() if of == id and name.startswith(f"{self._registry}/")]
-            if mine and not self.in_use.intersection(mine) and not wanted.intersection(mine):
+            ours = labels.items() <= self.local[id].labels.items()
+            if ours and mine and not self.in_use.intersection(mine) and not wanted.intersection(mine):
                 strays.append(mine)
         return strays
 

@@ -17,6 +17,7 @@ from tests.fakes.log import FakeInterrupt, FakeLog
 pytestmark = [pytest.mark.docker, pytest.mark.stack]
 GO_ON = FakeInterrupt()
 MEGABYTE = 1_000_000
+LABELS = {"branchline.instance": f"blt{os.getpid()}-registry"}
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def publish(images: DockerImages, folder: Path, tag: str) -> str:
     (folder / "file").write_bytes(os.urandom(MEGABYTE))
     local = f"blt-registry:{tag}"
     image = images.build(
-        folder, dockerfile="Dockerfile", target=None, args={}, tag=local, labels={}, log=FakeLog(), stop=GO_ON
+        folder, dockerfile="Dockerfile", target=None, args={}, tag=local, labels=LABELS, log=FakeLog(), stop=GO_ON
     )
     reference = images.publish(image, "blt/kept-house", tag, FakeLog(), GO_ON)
     images.remove(local)
@@ -41,7 +42,7 @@ def publish(images: DockerImages, folder: Path, tag: str) -> str:
 
 
 def forget(images: DockerImages) -> None:
-    for name in [name for names in images.strays(set()) for name in names]:
+    for name in [name for names in images.strays(set(), LABELS) for name in names]:
         if "/blt/kept-house" in name:
             images.remove(name)
 
@@ -52,7 +53,7 @@ def size(folder: Path) -> int:
 
 def test_what_is_pruned_gives_its_room_back(registry: Registry, images: DockerImages, tmp_path: Path) -> None:
     data = registry.data
-    archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
+    archive = RegistryArchive(registry.endpoint, registry.reclaim_command(), registry.command().environment)
     kept, *gone = [publish(images, tmp_path / "context", tag) for tag in "123"]
     before = size(data)
     archive.prune("blt/kept-house", {kept})
@@ -64,7 +65,7 @@ def test_what_is_pruned_gives_its_room_back(registry: Registry, images: DockerIm
 
 
 def test_a_registry_that_is_away(registry: Registry) -> None:
-    archive = RegistryArchive("127.0.0.1:1", registry.reclaim_command())
+    archive = RegistryArchive("127.0.0.1:1", registry.reclaim_command(), registry.command().environment)
     with pytest.raises(PlatformBroke) as caught:
         archive.prune("blt/kept-house", set())
     assert (caught.value.code, caught.value.passing) == ("registry_unreachable", True)
@@ -72,4 +73,4 @@ def test_a_registry_that_is_away(registry: Registry) -> None:
 
 def test_garbage_collection_that_fails_says_why() -> None:
     with pytest.raises(PlatformBroke, match="garbage collection ended with status"):
-        RegistryArchive("127.0.0.1:1", ("sh", "-c", "echo no store >&2; exit 3")).reclaim()
+        RegistryArchive("127.0.0.1:1", ("sh", "-c", "echo no store >&2; exit 3"), {"PATH": os.defpath}).reclaim()

@@ -58,7 +58,8 @@ def faults(text: str) -> list[ManifestProblem]:
         (GOOD + "config: {optional: {1A: x}}\n", 5, 21, "'1A' is no name; use letters, digits and '_'", ""),
         (GOOD + "config: {required: [A], optional: {A: x}}\n", 5, 1, "`config`: A is named twice under config", ""),
         (GOOD + "config: {required: [PORT]}\n", 2, 1, "the platform writes PORT itself", ""),
-        (GOOD + "timeouts: {checkout: 5m}\n", 5, 12, "'checkout' is not 'build', 'test',", ""),
+        (GOOD + "timeouts: {checkout: 5m}\n", 5, 12, "the time limit of `checkout` cannot be set", ""),
+        (GOOD + "timeouts: {verify: 5m}\n", 5, 12, "'verify' is not 'build', 'test',", ""),
         ("a: [", 1, 5, "this is no YAML", ""),
         ("- a\n", 1, 1, "the file must hold keys with values", "branchline init"),
         ("", 1, 1, "the file is empty", "branchline init"),
@@ -158,6 +159,12 @@ def test_examples_are_valid_for_us_and_for_editors(file: str) -> None:
     found = list(jsonschema.Draft202012Validator(schema).iter_errors(data))
     # That loader reads numbers as text too; whatever else a schema can find wrong would be real.
     assert {fault.validator for fault in found} <= {"type", "anyOf"}, [fault.message for fault in found]
+
+
+def test_a_release_that_was_stored_with_a_limit_for_checkout_can_still_be_read() -> None:
+    stored = parse(GOOD + "timeouts: {build: 5m}\n").model_dump(mode="json")
+    stored["timeouts"]["checkout"] = 60.0
+    assert Manifest.model_validate(stored).timeouts == {"build": 300.0}
 
 
 def test_the_published_schema_is_the_generated_one() -> None:

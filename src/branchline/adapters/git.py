@@ -28,7 +28,7 @@ _BEGINNING = re.compile(r"[0-9a-f]{7,40}")
 
 
 class GitSource:
-    """Source by the git command, with mirrors in `folder`, to which nobody else writes.
+    """Source by the git command, with mirrors in `folder`.
 
     `lender` has mirrors of somebody else, who often has what is to be checked out here: they are read, never changed.
     """
@@ -104,15 +104,7 @@ class GitSource:
                     code="checkout_failed",
                     hint="Deploy again; if this lasts, look for git processes that hang.",
                 )
-            try:
-                self._populate(mirror, commit, folder, lock, stop)
-            except PlatformBroke as error:
-                if error.code != "checkout_failed":
-                    raise
-                # Somebody who fetches now brings a commit before its files: this waits for him, and sees to the rest.
-                mirror = self._mirror(project)
-                self._fetch_again(mirror, repository, stop)
-                self._populate(mirror, commit, folder, lock, stop)
+            mirror = self._write(mirror, self._mirror(project), repository, commit, folder, lock, stop)
             self._add_submodules(project, mirror, repository, commit, folder, lock, log, stop, depth=0)
 
     def _that_has(self, project: str, repository: str, commit: str, log: Log, stop: Interrupt) -> Mirror:
@@ -135,6 +127,21 @@ class GitSource:
 
     def _mirror(self, project: str) -> Mirror:
         return Mirror(self._git, self._folder / f"{check_name(project, 'project')}.git")
+
+    def _write(
+        self, mirror: Mirror, own: Mirror, repository: str, commit: str, folder: Path, lock: int, stop: Interrupt
+    ) -> Mirror:
+        """Write a commit's files, out of the mirror or, where it lacks some, out of our own; return which it was."""
+        try:
+            self._populate(mirror, commit, folder, lock, stop)
+        except PlatformBroke as error:
+            if error.code != "checkout_failed":
+                raise
+            # Somebody who fetches now brings a commit before its files: this waits for him, and sees to the rest.
+            self._fetch_again(own, repository, stop)
+            self._populate(own, commit, folder, lock, stop)
+            return own
+        return mirror
 
     @staticmethod
     def _fetch_again(mirror: Mirror, repository: str, stop: Interrupt) -> None:
@@ -208,7 +215,7 @@ class GitSource:
             if not found:
                 raise _failed(module, f"commit {module.commit[:12]} is not there")
             target.mkdir(parents=True, exist_ok=True)
-            self._populate(copy, module.commit, target, lock, stop)
+            self._write(copy, copy, module.url, module.commit, target, lock, stop)
             self._add_submodules(project, copy, module.url, module.commit, target, lock, log, stop, depth + 1)
 
 

@@ -125,13 +125,13 @@ class DockerImages:
             self._remove_name(each)
 
     @in_our_words
-    def strays(self, keep: Collection[str]) -> list[list[str]]:
+    def strays(self, keep: Collection[str], labels: Mapping[str, str]) -> list[list[str]]:
         """See ports.Images. What a container uses is none."""
         client = self._engine.client
         wanted = {f"{self._registry}/{reference}" for reference in keep}
         used = {container["ImageID"] for container in client.containers(all=True)}
         strays = []
-        for image in client.images():
+        for image in client.images(filters={"label": [f"{name}={value}" for name, value in labels.items()]}):
             names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]
             mine = [name for name in names if name.startswith(f"{self._registry}/")]
             if mine and image["Id"] not in used and not wanted.intersection(mine):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import requests
 
@@ -18,18 +18,21 @@ _ACCEPT = ", ".join(
     )
 )
 _ANSWER_SECONDS = 20.0
-_RECLAIM_SECONDS = 900.0
+_RECLAIM_SECONDS = 300.0
+"""Less than what a deployment has for publishing, which waits meanwhile."""
 
 
 class RegistryArchive:
-    """Port `ImageArchive`. `reclaim` is the command that collects garbage, run as whoever owns the store.
+    """Port `ImageArchive`. `reclaim` is the command that collects garbage, run as whoever owns the store, in this
+    `environment`.
 
     The registry must keep no cache of blobs, or it would offer what was collected.
     """
 
-    def __init__(self, endpoint: str, reclaim: Sequence[str]) -> None:
+    def __init__(self, endpoint: str, reclaim: Sequence[str], environment: Mapping[str, str]) -> None:
         self._base = f"http://{endpoint}/v2"
         self._reclaim = tuple(reclaim)
+        self._environment = dict(environment)
         self._session = requests.Session()
         self._session.trust_env = False  # it is on this machine: no proxy is on the way
 
@@ -50,7 +53,7 @@ class RegistryArchive:
 
     def reclaim(self) -> None:
         """Give back the room of what was removed; raises PlatformBroke where the program fails."""
-        done = ask(self._reclaim, timeout=_RECLAIM_SECONDS)
+        done = ask(self._reclaim, timeout=_RECLAIM_SECONDS, env=self._environment)
         if done.exit_code != 0:
             raise CommandFailed("The registry's garbage collection", done)
 

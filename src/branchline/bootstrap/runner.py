@@ -69,6 +69,7 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         work=layout.work(tier),
         tier=tier,
         builds_at_once=settings.builds_at_once,
+        instance=layout.instance,
     )
     proxy = CaddyProxy(layout, settings)
     launch = Launch(store, images, containers, databases, variables, health, domain=settings.domain)
@@ -77,7 +78,6 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         pipeline,
         launch,
         TrafficShift(store, containers, proxy, health, domain=settings.domain),
-        runner=runner,
         log_limit=settings.log_limit,
         patience=settings.patience,
         report_fault=report_fault,
@@ -95,7 +95,7 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     archive = None
     if not settings.registry:  # else it is somebody else's to clean
         registry = Registry(layout, server_user())
-        archive = RegistryArchive(registry.endpoint, registry.reclaim_command())
+        archive = RegistryArchive(registry.endpoint, registry.reclaim_command(), registry.command().environment)
     rules = Rules(
         releases=settings.keep_releases,
         logs=settings.keep_logs,

@@ -228,6 +228,14 @@ class Manifest(Part):
         default_factory=dict, description="Time limits of stages, where the defaults do not fit."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, data: object) -> object:
+        """Releases may be stored with `timeouts.checkout`, which manifests could name once and nothing heeded."""
+        if isinstance(data, dict) and isinstance(limits := data.get("timeouts"), dict) and "checkout" in limits:
+            return {**data, "timeouts": {stage: limit for stage, limit in limits.items() if stage != "checkout"}}
+        return data
+
     @model_validator(mode="after")
     def _databases_fit(self) -> Self:
         for name in self.test.databases if self.test else []:

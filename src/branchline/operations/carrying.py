@@ -13,7 +13,7 @@ MARGIN = 180.0
 """Seconds that a stage may overrun its time limit: longer than any single call to a server beneath may take."""
 
 BETWEEN_STAGES = 300.0
-"""Seconds for the bookkeeping between two stages, outages of the database included."""
+"""Seconds for the bookkeeping between two stages, besides the patience with an outage of the database."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,18 @@ class _Place:
 class Carrying:
     """The deployments that this process carries."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, between: float = BETWEEN_STAGES) -> None:
         self._clock = clock
+        self._between = between
         self._places: dict[int, _Place] = {}
         self._lock = threading.Lock()
         self.moved: Callable[[], None] = lambda: None
 
-    def at(self, deployment: int, stage: Stage | None, limit: float = BETWEEN_STAGES) -> None:
+    def at(self, deployment: int, stage: Stage | None, limit: float = 0.0) -> None:
         """The deployment is in this stage now (None: between two), which ends within `limit` seconds by itself."""
         with self._lock:
             before = self._places.get(deployment)
-            self._places[deployment] = _Place(stage, self._clock() + limit + (MARGIN if stage else 0.0))
+            self._places[deployment] = _Place(stage, self._clock() + (limit + MARGIN if stage else self._between))
         if stage in AFTER_SWITCH and (before is None or before.stage not in AFTER_SWITCH):
             self.moved()
 

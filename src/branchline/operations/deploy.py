@@ -21,7 +21,7 @@ from branchline.domain.pipeline import (
     StageResult,
     StageState,
 )
-from branchline.operations.carrying import Carrying
+from branchline.operations.carrying import BETWEEN_STAGES, Carrying
 from branchline.operations.faults import HUNG, failure_of
 from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
@@ -47,7 +47,6 @@ class Deploy:
         launch: Launch,
         traffic: TrafficShift,
         *,
-        runner: str,
         log_limit: int,
         patience: float,
         report_fault: Callable[[str, str], None],
@@ -56,11 +55,10 @@ class Deploy:
         self.pipeline = pipeline
         self.launch = launch
         self.traffic = traffic
-        self.runner = runner
         self.log_limit = log_limit
         self.patience = patience
         self.report_fault = report_fault
-        self.carrying = Carrying()
+        self.carrying = Carrying(between=patience + BETWEEN_STAGES)
 
     def run(self, deployment: Deployment) -> None:
         """Tell the whole story. Any process that takes it over and runs it goes on where the last one stopped.
@@ -140,7 +138,6 @@ class Telling:
     def __call__(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> None:
         """Run a stage, or take what it left behind when it ran before; raise StageFailed if it did not go well."""
         told = self._once(stage, perform)
-        self._carrying.at(self._deployment.id, None)
         if told["failure"]:
             raise StageFailed(stage, Failure(**told["failure"]), told["broke"])
         self._outputs[stage] = told["output"]
@@ -178,7 +175,6 @@ class Telling:
 
     def _once(self, stage: Stage, perform: Callable[[Scene], StageResult]) -> dict[str, Any]:
         """Run a stage that has not ended yet; one that has gives what it left behind."""
-        self._carrying.at(self._deployment.id, stage, self._limit(stage))
         self._log.begin(stage)
 
         def begin(records: Records) -> StageRecord:
@@ -201,6 +197,8 @@ class Telling:
             if isinstance(error, PlatformBroke) and error.code in {STORE_AWAY, STORE_FULL}:
                 raise  # nothing can be told of that; whoever reaches the database again goes on from here
             failure, broke = failure_of(error, stage, self._log, self._report_fault)
+        finally:
+            self._carrying.at(self._deployment.id, None)  # what follows waits for the database, not for the stage
         return self._note_end(stage, result, failure, broke)
 
     def _check_begun(self, begun: StageRecord) -> None:
@@ -228,6 +226,7 @@ class Telling:
         if cancel and cancellable:
             raise cancelled()
         stop = StageInterrupt(self._store, fence, stage, limit, cancellable=cancellable, looked_at=looked_at)
+        self._carrying.at(self._deployment.id, stage, limit)
         scene = Scene(self._store, self._deployment, self._project, self._environment, self._log, stop, self._outputs)
         patience = Patience(min(self._patience, limit))
         stop.check()

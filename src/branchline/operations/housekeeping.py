@@ -117,7 +117,8 @@ class Housekeeping:
         with self._nobody_publishes() as alone:
             if not alone:
                 return False
-            strays = [names for names in self._images.strays(self._kept()) if not tried.issuperset(names)]
+            found = self._images.strays(self._kept(), self._pipeline.image_labels)
+            strays = [names for names in found if not tried.issuperset(names)]
             for names in strays[:_AT_ONCE]:
                 tried.update(names)
                 for name in names:

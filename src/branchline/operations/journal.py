@@ -39,6 +39,8 @@ class DeploymentLog:
         self._limit = limit
         self._now = now
         self._size = store.log_size(deployment)
+        self.muted = False
+        """Nothing is written while it is set."""
         self._redactor = Redactor()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -76,6 +78,8 @@ class DeploymentLog:
                 text = f"{text[:LINE_LIMIT]}… [{len(line) - LINE_LIMIT} more characters]"
             if text.strip():
                 self._recent.append(text)
+            if self.muted:
+                return
             entry = (self._now(), self._stage, text)
             if self._size < self._limit:
                 self._size += len(text) + 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.deployment import Deployment, Fence, State
+from branchline.domain.deployment import Deployment, Fence
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import BranchlineError, PlatformBroke, TakenOver, TimedOut
 from branchline.domain.manifest import Manifest
@@ -150,8 +150,8 @@ class Mending:
             return
         with closing(DeploymentLog(self._store, live.deployment.id, self._log_limit)) as log:
             log.begin("mend")
-            if not place.trouble.startswith(_listed(lacks)):  # once, not every ten seconds
-                log.write(f"Missing: {', '.join(lacks)}")
+            log.muted = place.trouble.startswith(_listed(lacks))  # what is tried every ten seconds is told once
+            log.write(f"Missing: {', '.join(lacks)}")
             scene = Scene(self._store, live.deployment, live.project, place, log, _Until(_LIMIT), live.outputs)
             try:
                 self._put_back(scene, live, fence, lacks)
@@ -164,6 +164,8 @@ class Mending:
                     self._lead(place, live, self._containers.instances(place, live.deployment.id), fence)
                 self._note_trouble(place, live, f"{_listed(lacks)}, and cannot be put back: {why}")
                 return
+            log.muted = False
+            log.write(f"Put back: {', '.join(lacks)}")
         with self._store.transaction() as records:
             self._register(records, live.deployment, Kind.ENVIRONMENT_MENDED, {"put_back": lacks})
         self._note_trouble(place, live, "")
@@ -191,7 +193,8 @@ class Mending:
         with self._store.transaction() as records:
             newest = records.deployments.page(place.project, place.name, None, 20)
             now = records.environments.get(place.project, place.name).live_deployment
-        if now != live.deployment.id or any(one.state is State.RUNNING for one in newest):
+            at_work = records.deployments.at_work(self._tier)
+        if now != live.deployment.id or place.id in at_work:
             return None
         return max(one.fence for one in [live.deployment, *newest])
 
@@ -207,7 +210,6 @@ class Mending:
         fresh = [one for one in instances if NETWORK in lacks or f"{one.service} {one.replica}" in missed]
         self._health.await_all(fresh, live.manifest.services, scene.log, scene.stop)
         self._lead(place, live, instances, fence)
-        scene.log.write(f"Put back: {', '.join(lacks)}")
 
     def _lead(self, place: Environment, live: _Live, instances: list[Instance], fence: Fence) -> None:
         self._proxy.switch(place, self._own(place, live), routes(live.manifest, instances), fence)

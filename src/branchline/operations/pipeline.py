@@ -41,6 +41,7 @@ class Pipeline:
         work: Path,
         tier: Tier,
         builds_at_once: int,
+        instance: str,
     ) -> None:
         self._store = store
         self._source = source
@@ -48,6 +49,8 @@ class Pipeline:
         self._containers = containers
         self._databases = databases
         self._work = work
+        self.image_labels = {"branchline.instance": instance}
+        """What all images of this platform carry, whatever they are called."""
         self._testing: set[Fence] = set()  # whose tests have begun: they may be cut off, and begin again
         self._build_slots = [f"build-{tier}-{number}" for number in range(builds_at_once)]
 
@@ -192,7 +195,7 @@ class Pipeline:
                 target=target,
                 args=build.args,
                 tag=_tag(scene.deployment, step),
-                labels={"branchline.project": scene.project.name},
+                labels={**self.image_labels, "branchline.project": scene.project.name},
                 log=scene.log,
                 stop=scene.stop,
             )

@@ -44,8 +44,11 @@ class Images(Protocol):
         What a container uses stays, with all names of the repository that it was started from.
         """
 
-    def strays(self, keep: Collection[str]) -> list[list[str]]:
-        """What was published by us and lies here, but is not among these references: all names of each image."""
+    def strays(self, keep: Collection[str], labels: Mapping[str, str]) -> list[list[str]]:
+        """What was published and lies here, but is not among these references: all published names of each image.
+
+        Only of what was built with these labels: others may publish to the same registry.
+        """
 
     def bound_cache(self, size: int) -> int:
         """Remove what was not used for longest from the build cache, down to `size` bytes; return how many went."""

@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -39,6 +40,7 @@ _LISTENER = "BRANCHLINE_FORK_LISTENER"
 """The descriptor that the fork server left to itself."""
 
 _ENDINGS_KEPT = 100
+_WAITING = 128
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,15 @@ class ForkServer:
             self._load_next()
         self._forked = time.monotonic()
         gc.freeze()  # a collection would write into every object, and so make a copy of every page
+        if _has_left(connection):  # and has asked again, or will
+            raise ConnectionAbortedError("whoever asked is gone")
         said, saying = os.pipe()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(said)
+            os.close(saying)
+            raise
         if pid == 0:
             connection.close()
             self._listener.close()
@@ -194,6 +203,12 @@ class ForkServer:
             self._endings[pid] = os.waitstatus_to_exitcode(status)
             while len(self._endings) > _ENDINGS_KEPT:
                 self._endings.pop(next(iter(self._endings)))
+
+
+def _has_left(connection: socket.socket) -> bool:
+    watch = select.poll()
+    watch.register(connection, select.POLLHUP)
+    return bool(watch.poll(0))
 
 
 def _become(wanted: _Wanted, log: int, saying: int) -> NoReturn:
@@ -249,7 +264,7 @@ def main() -> None:
         os.umask(0o077)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(path)
-        listener.listen(16)
+        listener.listen(_WAITING)
     ForkServer(listener, float(rest_after), modules, resting=inherited is not None).serve()
 
 

@@ -20,6 +20,9 @@ from branchline.stack.process import User
 from branchline.stack.programs import ForkServer, Runner, Server
 from branchline.stack.registry import Registry
 
+SESSIONS = 20
+"""What a runner may have open in the platform's database: 16 at work, a lease, a bell, some that just end."""
+
 
 def servers(settings: Settings, layout: Layout, user: User | None) -> list[Part]:
     """What the platform's own programs stand on. Each one whose URL is set is external."""
@@ -27,7 +30,7 @@ def servers(settings: Settings, layout: Layout, user: User | None) -> list[Part]
         Engine(settings.docker_host),
         *([Engine(settings.production_docker_host, "docker-production")] if settings.production_docker_host else []),
         Bridge(layout, settings.docker_host),
-        _postgres(layout, Cluster.PLATFORM, user, settings.database_url),
+        _postgres(layout, Cluster.PLATFORM, user, settings.database_url, 60 + SESSIONS * settings.runners * len(Tier)),
         _postgres(layout, Cluster.NONPROD, user, settings.nonprod_database_url),
         _postgres(layout, Cluster.PRODUCTION, user, settings.production_database_url),
         _external("openbao", settings.vault_url) if settings.vault_url else OpenBao(layout, user),
@@ -46,10 +49,12 @@ def programs(settings: Settings, layout: Layout) -> list[Part]:
     ]
 
 
-def _postgres(layout: Layout, cluster: Cluster, user: User | None, url: SecretStr | None) -> Part:
+def _postgres(
+    layout: Layout, cluster: Cluster, user: User | None, url: SecretStr | None, connections: int = 200
+) -> Part:
     if url:
         return _external(f"postgres-{cluster}", url.get_secret_value())
-    return Postgres(layout, cluster, user)
+    return Postgres(layout, cluster, user, connections)
 
 
 def _external(name: str, url: str) -> Part:

@@ -38,12 +38,13 @@ class Postgres(Part):
     stop_signal = signal.SIGINT  # end sessions now and write everything down
     stop_limit = 30.0
 
-    def __init__(self, layout: Layout, cluster: Cluster, user: User | None) -> None:
+    def __init__(self, layout: Layout, cluster: Cluster, user: User | None, connections: int = 200) -> None:
         self.name = f"postgres-{cluster}"
         self.needs = () if cluster is Cluster.PLATFORM else ("bridge",)
         self.port: int = getattr(layout.ports, f"postgres_{cluster}")
         self._layout = layout
         self._cluster = cluster
+        self._connections = connections
         self._user = user
         self._folder = layout.home / "postgres" / cluster
         self._gateway = None if cluster is Cluster.PLATFORM else str(layout.gateway)
@@ -149,7 +150,7 @@ class Postgres(Part):
                 f"listen_addresses = '{listen}'",
                 f"port = {self.port}",
                 "unix_socket_directories = ''",
-                f"max_connections = {100 if self._cluster is Cluster.PLATFORM else 200}",
+                f"max_connections = {self._connections}",
                 "password_encryption = 'scram-sha-256'",
                 f"shared_buffers = {12 if self._cluster is Cluster.PLATFORM else 32}MB",
                 "dynamic_shared_memory_type = posix",

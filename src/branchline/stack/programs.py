@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal as signals
@@ -81,12 +82,14 @@ def fork_supervisor(layout: Layout, log: Path) -> Process:
     Raises TimedOut (`part_not_ready`) where that does not start, PlatformBroke (`not_forked`) where it cannot fork.
     """
     forks = ForkServer(layout)
-    try:
-        forks.check()
-    except NotReady:
-        if hung := Process.find(forks.command()):
-            hung.stop(signals.SIGKILL, 5.0)
-        Running(forks, layout.log / f"{forks.name}.log").start()
+    with (layout.run / "fork.lock").open("w") as lock:  # two may want to start the platform in the same instant
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            forks.check()
+        except NotReady:
+            if hung := Process.find(forks.command()):
+                hung.stop(signals.SIGKILL, 5.0)
+            Running(forks, layout.log / f"{forks.name}.log").start()
     try:
         return fork_server.fork(_fork_socket(layout), _command(layout, SUPERVISE), log)
     except OSError as error:

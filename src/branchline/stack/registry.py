@@ -49,7 +49,8 @@ class Registry(Part):
         collect = (str(binaries.registry()), "garbage-collect", str(self._folder / "config.yml"))
         if self._user is None:
             return collect
-        account = (f"--reuid={self._user.uid}", f"--regid={self._user.gid}", "--clear-groups")
+        # The kernel forgets whose death a process follows when its account changes.
+        account = ("--pdeathsig=keep", f"--reuid={self._user.uid}", f"--regid={self._user.gid}", "--clear-groups")
         return ("setpriv", *account, "--", *collect)
 
     def check(self) -> None:

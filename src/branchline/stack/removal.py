@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from docker import DockerClient
 from docker.errors import APIError, NotFound
@@ -29,7 +28,7 @@ def remove_platform(settings: Settings, say: Say) -> None:
     """Stop the platform of this home and remove it with all its data. Raises PlatformBroke (`not_set_up`)."""
 
     def out_of_docker(layout: Layout) -> None:
-        for name in remove_instance(layout.instance, settings.docker_host, published(layout.home)):
+        for name in remove_instance(layout.instance, settings.docker_host):
             say("removed", name)
 
     stop_with_environments(settings, say, out_of_docker)
@@ -37,25 +36,15 @@ def remove_platform(settings: Settings, say: Say) -> None:
     say("removed", str(settings.home))
 
 
-def published(home: Path) -> frozenset[str]:
-    """The digests of all images that lie in the own registry of the platform in this home.
-
-    By these its local images are known: their names do not tell them from those of another home, whose registry may
-    have had the same port at another time.
-    """
-    revisions = home.glob("registry/data/docker/registry/v2/repositories/**/_manifests/revisions/sha256/*")
-    return frozenset(f"sha256:{revision.name}" for revision in revisions)
-
-
-def remove_instance(instance: str, endpoint: str = "", images: frozenset[str] = frozenset()) -> list[str]:
-    """Remove what carries the instance's label or name, and images by their digests; return what was removed.
+def remove_instance(instance: str, endpoint: str = "") -> list[str]:
+    """Remove what carries the instance's label or name; return what was removed.
 
     Where no engine answers there is nothing that could be removed.
     """
     removed = []
     try:
         with engine(endpoint, REMOVAL_LIMIT) as docker:
-            for name, remove in _belongings(docker, instance, images):
+            for name, remove in _belongings(docker, instance):
                 try:
                     remove()
                 except NotFound:
@@ -63,16 +52,14 @@ def remove_instance(instance: str, endpoint: str = "", images: frozenset[str] = 
                 except APIError as error:
                     if error.status_code != 409:
                         raise
-                    continue  # somebody else uses it: another name of the same image
+                    continue  # somebody else uses it
                 removed.append(name)
     except NotReady:
         return removed
     return removed
 
 
-def _belongings(
-    docker: DockerClient, instance: str, images: frozenset[str]
-) -> Iterator[tuple[str, Callable[[], object]]]:
+def _belongings(docker: DockerClient, instance: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What there is and how it is removed, in the order in which it lets go of each other."""
     mine: dict[str, str | list[str] | bool] = {"label": f"{INSTANCE_LABEL}={instance}"}
     for container in docker.containers.list(all=True, filters=mine):
@@ -82,12 +69,8 @@ def _belongings(
             yield f"network {network.name}", network.remove
     for volume in docker.volumes.list(filters=mine):
         yield f"volume {volume.name}", partial(volume.remove, force=True)
-    for image in docker.images.list() if images else []:
-        digests: list[str] = image.attrs.get("RepoDigests") or []
-        registries = {name.partition("/")[0] for name in digests if name.partition("@")[2] in images}
-        for name in [*image.tags, *digests]:
-            if registries and name.partition("/")[0] in registries | {"branchline-build", "branchline-test"}:
-                yield f"image {name}", partial(docker.images.remove, name)
+    for image in docker.images.list(filters=mine):
+        yield f"image {(image.tags or [image.short_id])[0]}", partial(docker.images.remove, image.id, force=True)
 
 
 def main() -> int:

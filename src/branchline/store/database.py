@@ -21,6 +21,7 @@ from branchline.store.register import SqlRegister, SqlTokens
 _PING_SECONDS = 3.0
 _STATEMENT_SECONDS = 30.0
 _POOL_SECONDS = 8.0
+_LOGS_AT_ONCE = 50
 
 
 class _Session(psycopg.Connection[Any]):
@@ -194,12 +195,22 @@ class SqlStore:
         old = sa.select(counted.c.id).where(
             (counted.c.finished_at < before) | (counted.c.newness > keep), counted.c.id.not_in(live)
         )
-        lines = t.log_line.delete().where(t.log_line.c.deployment_id.in_(old), t.log_line.c.stage != GONE_STAGE)
+        kept = (t.log_line.c.deployment_id == counted.c.id) & (t.log_line.c.stage != GONE_STAGE)
+        some = old.where(sa.exists().where(kept)).order_by(counted.c.id).limit(_LOGS_AT_ONCE)
+        count = 0
+        while gone := self._prune_some(some):
+            count += gone
+        return count
+
+    def _prune_some(self, old: sa.Select[tuple[int]]) -> int:
+        """So few that no statement takes long: after an outage, or with a new setting, there may be very many."""
         with _told(), self.engine.begin() as connection:
-            gone = set(connection.execute(lines.returning(t.log_line.c.deployment_id)).scalars())
-            now = datetime.now(UTC)
-            left = [{"deployment_id": one, "at": now, "stage": GONE_STAGE, "text": GONE_TEXT} for one in sorted(gone)]
-            if left:
+            gone = list(connection.execute(old).scalars())
+            if gone:
+                mine = t.log_line.c.deployment_id.in_(gone) & (t.log_line.c.stage != GONE_STAGE)
+                connection.execute(t.log_line.delete().where(mine))
+                now = datetime.now(UTC)
+                left = [{"deployment_id": one, "at": now, "stage": GONE_STAGE, "text": GONE_TEXT} for one in gone]
                 connection.execute(t.log_line.insert(), left)
         return len(gone)
 

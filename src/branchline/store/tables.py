@@ -95,7 +95,7 @@ deployment = sa.Table(
     sa.Column("config_version", sa.Integer),
     sa.Column("failed_stage", sa.Text),
     sa.Column("failure", JSONB),
-    # The runner that carries it. Another value than its own tells a runner that it was taken for dead.
+    # The runner that carries it.
     sa.Column("runner", sa.Text),
     # Counts who carried it. Whoever acts for an earlier attempt than this is locked out.
     sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
