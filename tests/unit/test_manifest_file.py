@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from branchline.domain.manifest import Manifest
 from branchline.manifest_file import ManifestInvalid, ManifestProblem, json_schema, parse
 
 ROOT = Path(__file__).parents[2]

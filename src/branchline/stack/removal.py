@@ -70,7 +70,7 @@ def _belongings(docker: DockerClient, instance: str) -> Iterator[tuple[str, Call
     for volume in docker.volumes.list(filters=mine):
         yield f"volume {volume.name}", partial(volume.remove, force=True)
     for image in docker.images.list(filters=mine):
-        yield f"image {(image.tags or [image.short_id])[0]}", partial(docker.images.remove, image.id, force=True)
+        yield f"image {(image.tags or [image.short_id])[0]}", partial(docker.images.remove, str(image.id), force=True)
 
 
 def main() -> int:
