@@ -258,11 +258,11 @@ class Store(Protocol):
     def transaction(self) -> AbstractContextManager[Records]:
         """Commit at the end of the block, roll back when it raises."""
 
-    def alone(self, name: str, *, shared: bool = False) -> AbstractContextManager[bool]:
+    def alone(self, name: str, *, shared: bool = False, wait: float = 0.0) -> AbstractContextManager[bool]:
         """Whether nobody else, in any process, is in a block of this name; holds the name until the block ends.
 
-        Does not wait. The name is free again at once when its holder dies. Those who say `shared` are alone together:
-        they keep out only who does not.
+        The name is free again at once when its holder dies. Those who say `shared` are alone together: they keep out
+        only who does not. Waits for `wait` seconds at the most, and as long as somebody waits nobody else gets in.
         """
 
     def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:

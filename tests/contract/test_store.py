@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -487,6 +488,40 @@ def test_those_who_share_a_name_are_alone_together(store: Store) -> None:
     with store.alone(name) as third, store.alone(name, shared=True) as fourth:
         assert third
         assert not fourth
+
+
+def test_who_waits_to_be_alone_is_not_passed_by(store: Store) -> None:
+    name = f"n{uuid4().hex}"
+    had = []
+
+    def wait() -> None:
+        with store.alone(name, wait=10) as alone:
+            had.append(alone)
+
+    waiting = threading.Thread(target=wait)
+    with store.alone(name, shared=True) as first:
+        assert first
+        waiting.start()
+        until = time.monotonic() + 5
+        passed = True
+        while passed and time.monotonic() < until:
+            with store.alone(name, shared=True) as passed:
+                pass
+        assert not passed, "who came later was let in before who waits"
+    waiting.join()
+    assert had == [True]
+    with store.alone(name, shared=True) as after:
+        assert after
+
+
+def test_waiting_to_be_alone_has_an_end(store: Store) -> None:
+    name = f"n{uuid4().hex}"
+    with store.alone(name, shared=True), store.alone(name, wait=0.1) as alone:
+        assert not alone
+        with store.alone(name, shared=True) as after:
+            assert after
+    with store.alone(name) as free:
+        assert free
 
 
 def test_one_at_a_time_is_alone_with_a_name(store: Store) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -80,11 +82,10 @@ class Disk:
 
 def _bytes(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # it is being collected
-            continue
+    for where, _, files in os.walk(folder):  # leaves out what goes while it looks
+        for file in files:
+            with suppress(FileNotFoundError):
+                total += Path(where, file).stat().st_size
     return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -387,6 +388,7 @@ class MemoryStore:
         self.log: list[tuple[int, Line]] = []
         self.away = False
         self.held: Counter[str] = Counter()
+        self.awaited: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     def _check(self) -> None:
@@ -405,18 +407,29 @@ class MemoryStore:
                 raise
 
     @contextmanager
-    def alone(self, name: str, *, shared: bool = False) -> Iterator[bool]:
+    def alone(self, name: str, *, shared: bool = False, wait: float = 0.0) -> Iterator[bool]:
         self._check()
-        with self._lock:
-            free = self.held[name] >= 0 if shared else self.held[name] == 0
-            if free:
-                self.held[name] += 1 if shared else -1
+        free = self._enter(name, shared)
+        if not free and wait:
+            self.awaited[name] += 1
+            until = time.monotonic() + wait
+            while not (free := self._enter(name, shared, in_line=True)) and time.monotonic() < until:
+                time.sleep(0.002)
+            self.awaited[name] -= 1
         try:
             yield free
         finally:
             if free:
                 with self._lock:
                     self.held[name] -= 1 if shared else -1
+
+    def _enter(self, name: str, shared: bool, in_line: bool = False) -> bool:
+        with self._lock:
+            free = self.held[name] >= 0 if shared else self.held[name] == 0
+            free = free and (in_line or not self.awaited[name])
+            if free:
+                self.held[name] += 1 if shared else -1
+            return free
 
     def append_log(self, deployment: int, lines: Sequence[tuple[datetime, str, str]]) -> None:
         self._check()

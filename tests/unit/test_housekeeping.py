@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -160,7 +162,8 @@ def test_what_was_removed_is_reclaimed_however_the_last_round_ended(kept: Kept) 
 
 
 def test_while_somebody_publishes_no_image_is_removed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("branchline.operations.housekeeping._WAIT", 0.2)
+    monkeypatch.setattr("branchline.operations.housekeeping._WAIT", 0.1)
+    monkeypatch.setattr("branchline.operations.housekeeping._INSIST", 0.1)
     world = kept.world
     for _ in range(4):
         world.deploy(BRIEF)
@@ -171,6 +174,33 @@ def test_while_somebody_publishes_no_image_is_removed(kept: Kept, monkeypatch: p
         assert set(world.images.published) == before
         assert before <= {name.partition("/")[2] for name in world.images.names}
     kept.house().prune_images()
+    assert len(world.images.published) == 2
+
+
+def test_where_somebody_always_publishes_images_go_all_the_same(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("branchline.operations.housekeeping._WAIT", 0.1)
+    world = kept.world
+    for _ in range(4):
+        world.deploy(BRIEF)
+    over = threading.Event()
+
+    def publish() -> None:  # whoever is next begins before the one before ends, as long as there is a next one
+        with ExitStack() as before:
+            while not over.wait(0.01):
+                with ExitStack() as now:
+                    if now.enter_context(world.store.alone(PUBLISHING, shared=True)):
+                        before.close()
+                        before.push(now.pop_all())
+                    else:
+                        before.close()
+
+    publishing = threading.Thread(target=publish)
+    publishing.start()
+    try:
+        kept.house().prune_images()
+    finally:
+        over.set()
+        publishing.join()
     assert len(world.images.published) == 2
 
 

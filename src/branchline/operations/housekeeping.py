@@ -18,7 +18,8 @@ from branchline.ports import Containers, ImageArchive, Images
 from branchline.records import Records, Store
 
 _GRACE = 10.0
-_WAIT = 30.0
+_WAIT = 5.0
+_INSIST = 20.0
 _PAUSE = 0.1
 _AT_ONCE = 5
 
@@ -66,6 +67,7 @@ class Housekeeping:
         return (
             Chore("sweep", every, self.sweep),
             Chore("images", every, self.prune_images, at_once=False),
+            Chore("cache", every, self.bound_cache, at_once=False),
             Chore("logs", every, self.prune_logs),
         )
 
@@ -100,13 +102,16 @@ class Housekeeping:
             self._containers.stop(environment, number, _GRACE)
 
     def prune_images(self) -> None:
-        """Images that neither a rollback nor an environment needs: here, in the registry, and in the build cache."""
+        """Images that neither a rollback nor an environment needs: here, and in the registry."""
         self._retire()
         tried: set[str] = set()
         while self._prune_some(tried):
             time.sleep(_PAUSE)  # longer than those who publish wait before they try again: they come first
         if self._archive is not None:
             self._prune(self._archive)
+
+    def bound_cache(self) -> None:
+        """What the build cache has too much of."""
         self._images.bound_cache(self._rules.build_cache)
 
     def _prune_some(self, tried: set[str]) -> bool:
@@ -151,14 +156,19 @@ class Housekeeping:
 
     @contextmanager
     def _nobody_publishes(self) -> Iterator[bool]:
-        """Wait for a moment in which nobody publishes, and keep it; False where none came."""
+        """Wait for a moment in which nobody publishes, and keep it; False where none came.
+
+        Where there is always somebody, those who come later have to wait until those who are at it have ended.
+        """
         until = time.monotonic() + _WAIT
-        while True:
+        while time.monotonic() < until:
             with self._store.alone(PUBLISHING) as alone:
-                if alone or time.monotonic() > until:
-                    yield alone
+                if alone:
+                    yield True
                     return
             time.sleep(_PAUSE)
+        with self._store.alone(PUBLISHING, wait=_INSIST) as alone:
+            yield alone
 
     def prune_logs(self) -> None:
         """Logs of deployments that ended long ago or have many after them."""

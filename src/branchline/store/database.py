@@ -124,16 +124,16 @@ class SqlStore:
             yield SqlRecords(connection)
 
     @contextmanager
-    def alone(self, name: str, *, shared: bool = False) -> Iterator[bool]:
+    def alone(self, name: str, *, shared: bool = False, wait: float = 0.0) -> Iterator[bool]:
         """Whether nobody else is in a block of this name, by an advisory lock that ends with its session."""
         kind = "_shared" if shared else ""
-        lock, unlock = getattr(sa.func, f"pg_try_advisory_lock{kind}"), getattr(sa.func, f"pg_advisory_unlock{kind}")
+        unlock = getattr(sa.func, f"pg_advisory_unlock{kind}")
         key = sa.func.hashtextextended(f"branchline-alone:{name}", 0)
         with _told():
             connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         with connection as guard:
             with _told():
-                held = bool(guard.execute(sa.select(lock(key))).scalar())
+                held = _waited(guard, key, kind, wait) if wait else _tried(guard, key, kind)
             try:
                 yield held
             finally:
@@ -230,6 +230,28 @@ class SqlStore:
         with _told(), self.engine.connect() as connection:
             connection.execute(sa.text("SELECT 1"))
         return {}
+
+
+def _tried(guard: sa.Connection, key: sa.ColumnElement[int], kind: str) -> bool:
+    """Whether the lock was free, and nobody waits for it."""
+    lock = getattr(sa.func, f"pg_try_advisory_lock{kind}")
+    return bool(guard.execute(sa.select(lock(key))).scalar())
+
+
+def _waited(guard: sa.Connection, key: sa.ColumnElement[int], kind: str, seconds: float) -> bool:
+    """Whether the lock was had in time. PostgreSQL's locks form a line: who only tries is not let past who waits."""
+    lock = getattr(sa.func, f"pg_advisory_lock{kind}")
+    guard.execute(sa.select(sa.func.set_config("lock_timeout", f"{seconds * 1000:.0f}ms", False)))
+    try:
+        guard.execute(sa.select(lock(key)))
+    except sa.exc.OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            return False
+        raise
+    finally:
+        with suppress(sa.exc.DBAPIError):  # lost, and of no use to anybody after us
+            guard.execute(sa.text("RESET lock_timeout"))
+    return True
 
 
 @contextmanager
