@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -10,7 +12,9 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 
 from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
-from branchline.domain.environment import Tier, tier_of
+from branchline.domain.config import Secret
+from branchline.domain.environment import Tier
+from branchline.domain.layers import HIDDEN, Change, Layer
 from branchline.layout import Layout
 from branchline.stack.openbao import OpenBao
 
@@ -19,7 +23,7 @@ class Caller:
     """Speaks HTTP with OpenBao, under one token."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        self._http = httpx.Client(base_url=f"{url}/v1/", headers={"X-Vault-Token": token}, trust_env=False)
+        self._http = httpx.Client(base_url=f"{url}/v1/", headers={"X-Vault-Token": token}, trust_env=False, timeout=30)
 
     def ask(self, method: str, path: str, **body: Any) -> httpx.Response:
         """One request."""
@@ -58,15 +62,21 @@ class RealConfigStore:
 
     def reader(self, tier: Tier) -> VaultConfigReader:
         """A runner's."""
-        return VaultConfigReader(self.url, tier, self.layout.key(f"{tier}.pem"))
+        return VaultConfigReader(self.url, tier, partial(self.layout.key, f"{tier}.pem"))
 
     def writer(self) -> VaultConfigWriter:
         """The server's."""
-        return VaultConfigWriter(self.url, self.layout.key("server.pem"))
+        return VaultConfigWriter(self.url, partial(self.layout.key, "server.pem"))
 
-    def delete(self, project: str, environment: str, version: int) -> None:
+    def put(self, project: str, name: str, values: Mapping[str, str | None]) -> int:
+        """Write over what there is, as tests arrange things: None hides a key (or, in production, takes it out)."""
+        layer, writer = Layer(project, name), self.writer()
+        changes: dict[str, Change] = {key: HIDDEN if one is None else Secret(one) for key, one in values.items()}
+        return writer.write(layer, changes, writer.keys(layer).version)
+
+    def delete(self, layer: Layer, version: int) -> None:
         """Delete a version, as an operator can."""
-        path = f"{tier_of(environment)}/delete/{project}/env/{environment}"
+        path = f"{layer.tier}/delete/{layer.path}"
         answer = operator(self.url, self.layout).ask("POST", path, versions=[version])
         assert answer.status_code == 204, answer.text
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from branchline.config_records import ConfigChanges
 from branchline.domain.access import Role
 from branchline.domain.audit import AuditEvent
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
@@ -43,7 +44,7 @@ class Environments(Protocol):
     """The environments of projects."""
 
     def ensure(self, project: Project, destination: Destination) -> Environment:
-        """The environment, made where it is new, with the lowest free slot (from 1)."""
+        """The environment, made where it is new, with the lowest free slot (from 1); it inherits as is said now."""
 
     def get(self, project: str, name: str) -> Environment: ...
 
@@ -176,8 +177,8 @@ class Deployments(Protocol):
 
     def note_release(self, deployment: int, release: int) -> None: ...
 
-    def note_config(self, deployment: int, version: int) -> None:
-        """Pin the config's version, once."""
+    def note_config(self, deployment: int, versions: Mapping[str, int]) -> None:
+        """Pin the versions of the config's layers, by path, once."""
 
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
@@ -235,6 +236,8 @@ class Records(Protocol):
     def register(self) -> Register: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def config(self) -> ConfigChanges: ...
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,14 @@ All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKE
     GET    /projects/{project}/environments/{environment}               EnvironmentView
     GET    …/environments/{environment}/config                          ConfigKeys
     PATCH  …/environments/{environment}/config          ConfigChange    ConfigVersion
-    GET    …/environments/{environment}/config/{key}                    ConfigValue
-    PUT    …/environments/{environment}/config/{key}    NewConfigValue  ConfigVersion
-    DELETE …/environments/{environment}/config/{key}    ?expected_version=        ConfigVersion
+    GET    …/environments/{environment}/config/keys/{key}                 ConfigValue
+    PUT    …/environments/{environment}/config/keys/{key} NewConfigValue  ConfigVersion
+    DELETE …/environments/{environment}/config/keys/{key} ?expected_version=      ConfigVersion
+    GET    …/environments/{environment}/config/values   ?own=           ConfigValues
+    GET    …/environments/{environment}/config/explanation  ?key=       list[KeyExplanation]
+    GET    …/environments/{environment}/config/history  ?key= &limit=   list[ConfigHistory]
+    GET    …/environments/{environment}/config/diff/{other}             list[ConfigDifference]
+    POST   …/environments/{environment}/config/apply    ConfigApply     DeploymentView, 201
     GET    /deployments              ?project= &environment= &before= &limit=     Page
     GET    /deployments/{id}                                            DeploymentView
     POST   /deployments/{id}/cancel                                     DeploymentView
@@ -35,9 +40,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
@@ -45,6 +50,7 @@ from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
 
 MAX_REF = 400
+MAX_KEYS = 2000
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that a database can keep."""
@@ -87,6 +93,7 @@ class EnvironmentView(Wire):
     running: DeploymentView | None = None
     last: DeploymentView | None = Field(None, description="The newest that ended; not `live` where it failed.")
     queued: int = 0
+    config: ConfigStatus | None = Field(None, description="Only where one environment is asked for.")
     trouble: str = Field("", description="What is missing of what is live, and why it cannot be put back.")
 
 
@@ -135,7 +142,7 @@ class DeploymentView(Wire):
     failure: FailureView | None = None
     url: str | None = None
     live: bool = False
-    config_version: int | None = None
+    config: dict[str, int] | None = Field(None, description="The version of each layer of the config, by its path.")
     stages: list[StageView] = []
 
 
@@ -166,14 +173,81 @@ class LogEvent(Wire):
 class ConfigKeys(Wire):
     project: str
     environment: str
-    version: int
-    keys: list[str]
+    versions: dict[str, int] = Field(description="The version of each layer, lowest first; the last is its own.")
+    keys: dict[str, str] = Field(description="Each key that is set, with the layer that answers for it.")
 
 
 class ConfigValue(Wire):
     key: str
     value: str
+    layer: str
+    version: int = Field(description="Of the layer.")
+
+    def __repr__(self) -> str:
+        return f"ConfigValue({self.key})"
+
+    __str__ = __repr__
+
+
+class ConfigValues(Wire):
+    """All values of an environment."""
+
+    versions: dict[str, int]
+    values: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"ConfigValues({sorted(self.values)})"
+
+    __str__ = __repr__
+
+
+class KeyOrigin(Wire):
+    """A layer that mentions a key, and who made it do so."""
+
+    layer: str
+    hidden: bool = Field(False, description="The layer unsets the key, whatever lies beneath.")
+    version: int | None = Field(None, description="The version in which it was last set; unknown where not by us.")
+    at: datetime | None = None
+    by: str | None = None
+    outside: int | None = Field(None, description="A later version that was not written by Branchline: perhaps there.")
+
+
+class KeyExplanation(Wire):
+    key: str
+    origin: KeyOrigin
+    hides: list[KeyOrigin] = Field([], description="What the layers beneath say, nearest first.")
+
+
+class ConfigHistory(Wire):
+    """One version of a layer."""
+
     version: int
+    at: datetime
+    by: str | None = Field(None, description="Unknown where it was not written by Branchline.")
+    keys: dict[str, str] = Field({}, description="What became of which key: set, hidden or removed.")
+    there: bool = Field(True, description="It can still be read.")
+
+
+class ConfigDifference(Wire):
+    key: str
+    what: str = Field(description="`left` or `right`: only there; `differs`; `unknown`: in both, and not comparable.")
+    left: str | None = Field(None, description="The layer that answers there.")
+    right: str | None = None
+
+
+class LayerVersion(Wire):
+    layer: str
+    live: int
+    newest: int
+
+
+class ConfigStatus(Wire):
+    """How the config of what is live stands to the newest."""
+
+    behind: bool = False
+    layers: list[LayerVersion] = []
+    keys: list[str] = Field([], description="What was changed since.")
+    trouble: str = Field("", description="Why it cannot be said.")
 
 
 class NewConfigValue(Wire):
@@ -187,19 +261,31 @@ class NewConfigValue(Wire):
 
 
 class ConfigChange(Wire):
-    """Keys to set, and with null to unset."""
+    """Keys to set, or with null to take out; and keys to hide, whatever the layers beneath say."""
 
-    changes: dict[str, str | None] = Field(min_length=1, max_length=500)
+    changes: dict[str, str | None] = Field({}, max_length=MAX_KEYS)
+    hidden: list[str] = Field([], max_length=MAX_KEYS)
     expected_version: int | None = None
 
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.changes and not self.hidden:
+            raise ValueError("name at least one key")
+        return self
+
     def __repr__(self) -> str:
-        return f"ConfigChange({sorted(self.changes)})"
+        return f"ConfigChange({sorted([*self.changes, *self.hidden])})"
 
     __str__ = __repr__
 
 
 class ConfigVersion(Wire):
     version: int
+
+
+class ConfigApply(Wire):
+    trigger: Trigger = Trigger.API
+    reason: Text = Field("", max_length=500)
 
 
 class NewToken(Wire):

@@ -10,11 +10,13 @@ from uuid import uuid4
 
 import pytest
 
+from branchline.config_records import Done
 from branchline.domain.access import Actor, Role
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
-from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.environment import Destination, Environment, Inherits, Tier
 from branchline.domain.errors import Conflict, NotFound, TakenOver
+from branchline.domain.layers import Layer
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
@@ -228,9 +230,37 @@ def test_what_is_replaced_is_noted_once(store: Store, project: Project) -> None:
         assert records.deployments.note_replaces(new.id) == old.id
         records.environments.set_live(place, new.id)
         assert records.deployments.note_replaces(new.id) == old.id
-        records.deployments.note_config(new.id, 4)
-        records.deployments.note_config(new.id, 9)
-        assert records.deployments.get(new.id).config_version == 4
+        records.deployments.note_config(new.id, {"shop/_common": 0, "shop/env/develop": 4})
+        records.deployments.note_config(new.id, {"shop/_common": 1, "shop/env/develop": 9})
+        assert records.deployments.get(new.id).config == {"shop/_common": 0, "shop/env/develop": 4}
+
+
+def test_an_environment_inherits_what_was_last_said(store: Store, project: Project) -> None:
+    for inherits in (Inherits.COMMON, Inherits.DEVELOP, Inherits.NOTHING):
+        with store.transaction() as records:
+            made = records.environments.ensure(project, Destination("staging", Tier.NONPROD, inherits))
+            assert made.inherits is inherits
+            assert records.environments.get(project.name, "staging") == made
+
+
+def test_changes_of_config_are_noted_before_and_after(store: Store, project: Project) -> None:
+    layer = Layer(project.name, "login")
+    with store.transaction() as records:
+        first = records.config.begin(project, layer, 0, "ada", {"A": Done.SET, "B": Done.HIDDEN})
+        other = records.config.begin(project, Layer(project.name, "develop"), 0, "ada", {"C": Done.REMOVED})
+    with store.transaction() as records:
+        second = records.config.begin(project, layer, 0, "bob", {"A": Done.REMOVED})
+        assert records.config.end(first, 1)
+        assert not records.config.end(first, 2), "it is told once"
+    with store.transaction() as records:
+        records.config.forget(first)  # what has ended stays
+        records.config.forget(other)
+        newest, oldest = records.config.of(layer)
+        assert records.config.of(Layer(project.name, "develop")) == []
+    assert (newest.id, newest.actor, newest.base, newest.version) == (second, "bob", 0, None)
+    assert (oldest.version, oldest.keys) == (1, {"A": Done.SET, "B": Done.HIDDEN})
+    assert oldest.layer == layer
+    assert datetime.now(UTC) - oldest.at < timedelta(minutes=5)
 
 
 def test_stages_keep_their_first_start(store: Store, project: Project) -> None:

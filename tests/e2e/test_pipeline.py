@@ -57,7 +57,7 @@ def test_a_push_becomes_a_healthy_live_release(platform: Platform, name: str) ->
     assert {stage["state"] for stage in done["stages"]} == {"passed"}
     assert (done["commit"], done["subject"], done["release"]) == (commit, "the first one", 1)
     assert done["image"].startswith(f"{name}@sha256:")
-    assert done["config_version"] == 1
+    assert done["config"] == {f"{name}/_common": 0, f"{name}/env/develop": 1}
 
     seen = platform.get(f"develop-{name}.localhost").json()
     assert seen["variables"]["BRANCHLINE_COMMIT"] == commit

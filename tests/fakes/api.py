@@ -146,6 +146,7 @@ class FakeApi:
             )
         }
         self.config: dict[str, str] = {}
+        self.hidden: set[str] = set()
         self.version = 0
         self.deployments: dict[int, Told] = {}
         self.next_story: list[Step] = []
@@ -261,7 +262,10 @@ class FakeApi:
 
     def config_keys(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
         return 200, wire.ConfigKeys(
-            project=project, environment=environment, version=self.version, keys=sorted(self.config)
+            project=project,
+            environment=environment,
+            versions={"_common": 0, environment: self.version},
+            keys=dict.fromkeys(sorted(self.config), environment),
         )
 
     def config_value(self, query: Any, body: Any, project: str, environment: str, key: str) -> tuple[int, Any]:
@@ -269,15 +273,49 @@ class FakeApi:
             return 403, problem("refused", "Nobody reads production's config.", 403, hint="Write it instead.")
         if key not in self.config:
             return 404, problem("not_found", f"{key} is not set.", 404)
-        return 200, wire.ConfigValue(key=key, value=self.config[key], version=self.version)
+        return 200, wire.ConfigValue(key=key, value=self.config[key], layer=environment, version=self.version)
 
     def change_config(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
-        for key, value in wire.ConfigChange.model_validate(body).changes.items():
+        change = wire.ConfigChange.model_validate(body)
+        if change.expected_version not in {None, self.version}:
+            return 409, problem("config_changed", "Somebody else changed it.", 409)
+        self.hidden = set(change.hidden)
+        for key, value in change.changes.items():
             self.config.pop(key, None)
             if value is not None:
                 self.config[key] = value
         self.version += 1
         return 200, wire.ConfigVersion(version=self.version)
+
+    def config_values(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
+        return 200, wire.ConfigValues(versions={environment: self.version}, values=self.config)
+
+    def explain_config(self, query: dict[str, str], body: Any, project: str, environment: str) -> tuple[int, Any]:
+        mine = wire.KeyOrigin(layer=environment, version=self.version, at=START, by="anna")
+        beneath = wire.KeyOrigin(layer="_common", outside=3)
+        return 200, [
+            wire.KeyExplanation(key=key, origin=mine, hides=[beneath])
+            for key in sorted(self.config)
+            if query.get("key") in {None, key}
+        ]
+
+    def config_history(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
+        keys = {"A": "set", "B": "removed"}
+        return 200, [
+            wire.ConfigHistory(version=2, at=START, by="anna", keys=keys),
+            wire.ConfigHistory(version=1, at=START, there=False),
+        ]
+
+    def config_diff(self, query: Any, body: Any, project: str, environment: str, other: str) -> tuple[int, Any]:
+        return 200, [
+            wire.ConfigDifference(key="A", what="left", left=environment),
+            wire.ConfigDifference(key="B", what="unknown", left=environment, right=other),
+        ]
+
+    def apply_config(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
+        if not self.deployments:
+            return 409, problem("nothing_live", "Nothing is live.", 409)
+        return 201, next(iter(self.deployments.values())).view
 
     def list_tokens(self, query: Any, body: Any) -> tuple[int, Any]:
         return 200, [wire.TokenView(name=name, role=role, created_at=START) for name, role in self.tokens.items()]
@@ -319,7 +357,12 @@ _ROUTES: list[tuple[str, str, Any]] = [
     (_ENVIRONMENT, "GET", FakeApi.show_environment),
     (f"{_ENVIRONMENT}/config", "GET", FakeApi.config_keys),
     (f"{_ENVIRONMENT}/config", "PATCH", FakeApi.change_config),
-    (f"{_ENVIRONMENT}/config/([^/]+)", "GET", FakeApi.config_value),
+    (f"{_ENVIRONMENT}/config/keys/([^/]+)", "GET", FakeApi.config_value),
+    (f"{_ENVIRONMENT}/config/values", "GET", FakeApi.config_values),
+    (f"{_ENVIRONMENT}/config/explanation", "GET", FakeApi.explain_config),
+    (f"{_ENVIRONMENT}/config/history", "GET", FakeApi.config_history),
+    (f"{_ENVIRONMENT}/config/diff/([^/]+)", "GET", FakeApi.config_diff),
+    (f"{_ENVIRONMENT}/config/apply", "POST", FakeApi.apply_config),
     ("deployments", "GET", FakeApi.list_deployments),
     (r"deployments/(\d+)", "GET", FakeApi.show_deployment),
     (r"deployments/(\d+)/cancel", "POST", FakeApi.cancel),

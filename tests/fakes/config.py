@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from branchline.domain.config import Config, Secret
-from branchline.domain.environment import Environment, Tier, tier_of
+from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import BadInput, Conflict, PlatformBroke, Refused
-from branchline.domain.names import check_name
+from branchline.domain.layers import (
+    HIDDEN,
+    Change,
+    Document,
+    Hidden,
+    Keys,
+    Layer,
+    layers_of,
+    may_read,
+    pinned,
+    resolve,
+)
+from branchline.ports import Written
 
 MAX_BYTES = 1024 * 1024
+Entries = dict[str, Secret | Hidden]
 
 
 class FakeConfigStore:
-    """Every version of every environment's config; after `go_down` all that is asked of it fails."""
+    """Every version of every layer; after `go_down` all that is asked of it fails."""
 
     def __init__(self) -> None:
         self._down = False
-        self._versions: dict[tuple[str, str], list[dict[str, str] | None]] = {}
+        self._versions: dict[Layer, list[tuple[datetime, Entries | None]]] = {}
         self._lock = threading.RLock()
 
     def reader(self, tier: Tier) -> FakeConfigReader:
@@ -29,40 +43,55 @@ class FakeConfigStore:
         """What the server has."""
         return FakeConfigWriter(self)
 
-    def delete(self, project: str, environment: str, version: int) -> None:
+    def delete(self, layer: Layer, version: int) -> None:
         """Delete a version behind the platform's back."""
-        self._versions[project, environment][version - 1] = None
+        at, _ = self._versions[layer][version - 1]
+        self._versions[layer][version - 1] = (at, None)
+
+    def put(self, project: str, name: str, values: Mapping[str, str | None]) -> int:
+        """Write over what there is, as tests arrange things: None hides a key (or, in production, takes it out)."""
+        layer = Layer(project, name)
+        changes: dict[str, Change] = {key: HIDDEN if one is None else Secret(one) for key, one in values.items()}
+        return self.write(layer, changes, len(self.versions(layer)))
 
     def go_down(self) -> None:
         """Answer nobody any more."""
         self._down = True
 
-    def versions(self, project: str, environment: str) -> list[dict[str, str] | None]:
+    def versions(self, layer: Layer) -> list[tuple[datetime, Entries | None]]:
         """All versions, oldest first; None stands for one that was deleted."""
         if self._down:
             raise PlatformBroke("The config store cannot be reached.", code="config_unreachable", hint="Start it.")
-        check_name(project, "project")
-        check_name(environment, "environment")
-        return self._versions.get((project, environment), [])
+        return self._versions.get(layer, [])
 
-    def write(
-        self, project: str, environment: str, changes: Mapping[str, Secret | None], expected_version: int | None
-    ) -> int:
+    def newest(self, layer: Layer) -> Document:
+        """What a layer holds now."""
+        versions = self.versions(layer)
+        return Document(layer, len(versions), (versions[-1][1] if versions else None) or {})
+
+    def write(self, layer: Layer, changes: Mapping[str, Change], expected_version: int) -> int:
         """Add a version, where anything changes; production cannot know whether a value that is set does."""
         with self._lock:
-            versions = self.versions(project, environment)
-            if expected_version is not None and expected_version != len(versions):
+            versions, production = self.versions(layer), layer.tier is Tier.PRODUCTION
+            if expected_version != len(versions):
                 raise Conflict("Somebody else changed the config.", code="config_changed", hint="Look again.")
-            before = (versions[-1] if versions else None) or {}
-            plain = {key: secret.reveal() if secret is not None else None for key, secret in changes.items()}
-            after = {key: value for key, value in {**before, **plain}.items() if value is not None}
-            blind = tier_of(environment) is Tier.PRODUCTION and any(value is not None for value in plain.values())
+            before = self.newest(layer).entries
+            after: Entries = dict(before)
+            for key, change in changes.items():
+                if change is None or (production and change is HIDDEN):
+                    after.pop(key, None)
+                else:
+                    after[key] = change
+            blind = production and any(isinstance(change, Secret) for change in changes.values())
             if after == before and not blind:
                 return len(versions)
-            if sum(len(key) + len(value) for key, value in after.items()) > MAX_BYTES:
+            if (
+                sum(len(key) + (len(one.reveal()) if isinstance(one, Secret) else 0) for key, one in after.items())
+                > MAX_BYTES
+            ):
                 raise BadInput("The config would become too large.", code="config_too_large", hint="Use a file.")
-            self._versions.setdefault((project, environment), []).append(after)
-            return len(self._versions[project, environment])
+            self._versions.setdefault(layer, []).append((datetime.now(UTC), after))
+            return len(self._versions[layer])
 
 
 class FakeConfigReader:
@@ -72,18 +101,27 @@ class FakeConfigReader:
         self._store = store
         self._tier = tier
 
-    def read(self, environment: Environment, version: int | None = None) -> Config:
+    def read(self, environment: Environment, versions: Mapping[str, int] | None = None) -> Config:
         """As the port promises."""
-        if environment.tier is not self._tier:
-            raise PlatformBroke("This runner is of another tier.", code="config_refused", hint="Use the other one.")
-        versions = self._store.versions(environment.project, environment.name)
+        if versions is None:
+            named = layers_of(environment.project, environment.name, environment.inherits)
+            wanted: dict[Layer, int | None] = dict.fromkeys(named)
+        else:
+            wanted = {**pinned(versions)}
+        for layer in [Layer(environment.project, environment.name), *wanted]:
+            if layer.tier is not self._tier or not may_read(environment, layer):
+                raise PlatformBroke("That is not this runner's.", code="config_refused", hint="Use the other one.")
+        return resolve([self._read(layer, version) for layer, version in wanted.items()])
+
+    def _read(self, layer: Layer, version: int | None) -> Document:
+        versions = self._store.versions(layer)
         number = len(versions) if version is None else version
         if number == 0:
-            return Config()
-        found = versions[number - 1] if number <= len(versions) else None
+            return Document(layer, 0, {})
+        found = versions[number - 1][1] if number <= len(versions) else None
         if found is None:
             raise PlatformBroke(f"Version {number} is gone.", code="config_gone", hint="Deploy anew.")
-        return Config({key: Secret(value) for key, value in found.items()}, number)
+        return Document(layer, number, found)
 
 
 class FakeConfigWriter:
@@ -92,26 +130,23 @@ class FakeConfigWriter:
     def __init__(self, store: FakeConfigStore) -> None:
         self._store = store
 
-    def read(self, project: str, environment: str) -> Config:
+    def read(self, layer: Layer) -> Document:
         """As the port promises."""
-        if tier_of(environment) is Tier.PRODUCTION:
+        if layer.tier is Tier.PRODUCTION:
             raise Refused("Production's values cannot be read.", code="production_config_unreadable", hint="Set them.")
-        versions = self._store.versions(project, environment)
-        newest = (versions[-1] if versions else None) or {}
-        return Config({key: Secret(value) for key, value in newest.items()}, len(versions))
+        return self._store.newest(layer)
 
-    def keys(self, project: str, environment: str) -> tuple[list[str], int]:
+    def keys(self, layer: Layer) -> Keys:
         """As the port promises."""
-        versions = self._store.versions(project, environment)
-        return sorted((versions[-1] if versions else None) or {}), len(versions)
+        newest = self._store.newest(layer)
+        hidden = frozenset(key for key, entry in newest.entries.items() if entry is HIDDEN)
+        return Keys(newest.version, frozenset(newest.entries) - hidden, hidden)
 
-    def write(
-        self,
-        project: str,
-        environment: str,
-        changes: Mapping[str, Secret | None],
-        *,
-        expected_version: int | None = None,
-    ) -> int:
+    def versions(self, layer: Layer) -> list[Written]:
         """As the port promises."""
-        return self._store.write(project, environment, changes, expected_version)
+        known = self._store.versions(layer)
+        return [Written(n, at, entries is not None) for n, (at, entries) in enumerate(known, 1)][::-1]
+
+    def write(self, layer: Layer, changes: Mapping[str, Change], expected_version: int) -> int:
+        """As the port promises."""
+        return self._store.write(layer, changes, expected_version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,12 +18,17 @@ from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import check_repository
 from branchline.wire import (
     AuditLine,
+    ConfigDifference,
+    ConfigHistory,
     ConfigKeys,
     ConfigValue,
+    ConfigValues,
     ConfigVersion,
     DeploymentView,
     EnvironmentView,
     FailureView,
+    KeyExplanation,
+    KeyOrigin,
     LogLine,
     MetricsView,
     Page,
@@ -161,6 +166,18 @@ class FakeDeployments(Part):
             project, name, full, commit or COMMIT, tier=tier, actor=actor.name, trigger=trigger, reason=reason
         )
 
+    def apply_config(
+        self, actor: Actor, project: str, environment: str, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        live = self.platform.environments.show(actor, project, environment).live
+        tier = self.platform.places[project, environment]
+        actor.require(deploy_permission(tier))
+        if live is None:
+            raise Conflict("Nothing is live there.", code="nothing_live")
+        return self.platform.deployed(
+            project, environment, live.ref, live.commit, tier=tier, actor=actor.name, trigger=trigger, reason=reason
+        )
+
     def cancel(self, actor: Actor, number: int) -> DeploymentView:
         view = self.show(actor, number)
         actor.require(Permission.DEPLOY)
@@ -212,7 +229,8 @@ class FakeConfig(Part):
         actor.require(Permission.READ)
         self.platform.environments.show(actor, project, environment)
         kept, version = self.platform.settings.get((project, environment), ({}, 0))
-        return ConfigKeys(project=project, environment=environment, version=version, keys=sorted(kept))
+        keys = dict.fromkeys(sorted(kept), environment)
+        return ConfigKeys(project=project, environment=environment, versions={environment: version}, keys=keys)
 
     def get(self, actor: Actor, project: str, environment: str, key: str) -> ConfigValue:
         actor.require(Permission.CONFIG_READ)
@@ -223,7 +241,15 @@ class FakeConfig(Part):
         kept, version = self.platform.settings.get((project, environment), ({}, 0))
         if key not in kept:
             raise NotFound(f"{key} is not set.", code="unknown_key")
-        return ConfigValue(key=key, value=kept[key], version=version)
+        return ConfigValue(key=key, value=kept[key], layer=environment, version=version)
+
+    def export(self, actor: Actor, project: str, environment: str, *, own: bool) -> ConfigValues:
+        actor.require(Permission.CONFIG_READ)
+        self.platform.environments.show(actor, project, environment)
+        if self.platform.places[project, environment] is Tier.PRODUCTION:
+            raise Refused("Production's config is never shown.", code="write_only")
+        kept, version = self.platform.settings.get((project, environment), ({}, 0))
+        return ConfigValues(versions={environment: version}, values=kept)
 
     def change(
         self,
@@ -231,6 +257,7 @@ class FakeConfig(Part):
         project: str,
         environment: str,
         changes: Mapping[str, str | None],
+        hidden: Collection[str],
         expected_version: int | None,
     ) -> ConfigVersion:
         self.called("config.change")
@@ -246,6 +273,24 @@ class FakeConfig(Part):
         merged = {k: v for k, v in (kept | dict(changes)).items() if v is not None}
         self.platform.settings[project, environment] = (merged, version + 1)
         return ConfigVersion(version=version + 1)
+
+
+class FakeProvenance(Part):
+    """Config whose every key was set just now, by whoever asks."""
+
+    def explain(self, actor: Actor, project: str, environment: str, key: str | None) -> list[KeyExplanation]:
+        keys = self.platform.config.keys(actor, project, environment)
+        origin = KeyOrigin(layer=environment, version=keys.versions[environment], at=datetime.now(UTC), by=actor.name)
+        return [KeyExplanation(key=one, origin=origin) for one in keys.keys if key in {None, one}]
+
+    def history(self, actor: Actor, project: str, environment: str, key: str | None, limit: int) -> list[ConfigHistory]:
+        keys = self.platform.config.keys(actor, project, environment)
+        newest = keys.versions[environment]
+        return [ConfigHistory(version=version, at=datetime.now(UTC)) for version in range(newest, 0, -1)][:limit]
+
+    def diff(self, actor: Actor, project: str, left: str, right: str) -> list[ConfigDifference]:
+        mine, other = (set(self.platform.config.keys(actor, project, one).keys) for one in (left, right))
+        return [ConfigDifference(key=key, what="left" if key in mine else "right") for key in sorted(mine ^ other)]
 
 
 class FakeAudit(Part):
@@ -281,6 +326,7 @@ class FakePlatform:
         self.environments = FakeEnvironments(self)
         self.deployments = FakeDeployments(self)
         self.config = FakeConfig(self)
+        self.provenance = FakeProvenance(self)
         self.audit = FakeAudit(self)
 
     def health(self) -> dict[str, str]:

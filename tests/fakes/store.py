@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from branchline.config_records import ConfigChange, Done
 from branchline.domain.access import Role
 from branchline.domain.audit import AuditEvent
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.errors import Conflict, NotFound, PlatformBroke, TakenOver
+from branchline.domain.layers import Layer
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
@@ -42,6 +44,7 @@ class Tables:
     stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
     tokens: dict[str, tuple[str, TokenRecord]] = field(default_factory=dict)
+    changes: list[ConfigChange] = field(default_factory=list)
     witness: Callable[[str, Stage | None], None] = lambda _moment, _stage: None
 
 
@@ -75,11 +78,14 @@ class MemoryEnvironments:
     def ensure(self, project: Project, destination: Destination) -> Environment:
         for environment in self._t.environments.values():
             if (environment.project, environment.name) == (project.name, destination.name):
-                return environment
+                self._t.environments[environment.id] = replace(environment, inherits=destination.inherits)
+                return self._t.environments[environment.id]
         taken = {one.slot for one in self._t.environments.values()}
         slot = next(number for number in range(1, len(taken) + 2) if number not in taken)
         number = len(self._t.environments) + 1
-        self._t.environments[number] = Environment(number, project.name, destination.name, destination.tier, slot)
+        self._t.environments[number] = Environment(
+            number, project.name, destination.name, destination.tier, slot, inherits=destination.inherits
+        )
         return self._t.environments[number]
 
     def get(self, project: str, name: str) -> Environment:
@@ -308,9 +314,9 @@ class MemoryDeployments:
     def note_release(self, deployment: int, release: int) -> None:
         self._change(deployment, release=release)
 
-    def note_config(self, deployment: int, version: int) -> None:
-        if self.get(deployment).config_version is None:
-            self._change(deployment, config_version=version)
+    def note_config(self, deployment: int, versions: Mapping[str, int]) -> None:
+        if self.get(deployment).config is None:
+            self._change(deployment, config=dict(versions))
 
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
@@ -370,6 +376,29 @@ class MemoryTokens:
             raise NotFound(f"There is no token {name!r}.", code="unknown_token")
 
 
+class MemoryConfigChanges:
+    def __init__(self, tables: Tables) -> None:
+        self._t = tables
+
+    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
+        number = self._t.changes[-1].id + 1 if self._t.changes else 1
+        self._t.changes.append(ConfigChange(number, layer, base, None, actor, _now(), dict(keys)))
+        return number
+
+    def end(self, change: int, version: int) -> bool:
+        for place, known in enumerate(self._t.changes):
+            if known.id == change and known.version is None:
+                self._t.changes[place] = replace(known, version=version)
+                return True
+        return False
+
+    def forget(self, change: int) -> None:
+        self._t.changes[:] = [one for one in self._t.changes if one.id != change or one.version is not None]
+
+    def of(self, layer: Layer) -> list[ConfigChange]:
+        return [one for one in reversed(self._t.changes) if one.layer == layer]
+
+
 class MemoryRecords:
     def __init__(self, tables: Tables) -> None:
         self.projects = MemoryProjects(tables)
@@ -378,6 +407,7 @@ class MemoryRecords:
         self.deployments = MemoryDeployments(tables)
         self.register = MemoryRegister(tables)
         self.tokens = MemoryTokens(tables)
+        self.config = MemoryConfigChanges(tables)
 
 
 class MemoryStore:

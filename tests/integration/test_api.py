@@ -136,24 +136,24 @@ def test_a_log_as_lines_and_as_text(api: httpx.Client, platform: FakePlatform) -
 
 def test_config(api: httpx.Client) -> None:
     here = "/api/v1/projects/shop/environments/develop/config"
-    assert api.put(f"{here}/TOKEN", json={"value": SECRET}).json() == {"version": 1}
+    assert api.put(f"{here}/keys/TOKEN", json={"value": SECRET}).json() == {"version": 1}
     assert api.patch(here, json={"changes": {"A": "1", "B": ""}, "expected_version": 1}).json() == {"version": 2}
     keys = ConfigKeys.model_validate(api.get(here).json())
-    assert (keys.keys, keys.version) == (["A", "B", "TOKEN"], 2)
-    got = api.get(f"{here}/TOKEN")
+    assert (list(keys.keys), keys.versions) == (["A", "B", "TOKEN"], {"develop": 2})
+    got = api.get(f"{here}/keys/TOKEN")
     assert ConfigValue.model_validate(got.json()).value == SECRET
     assert got.headers["cache-control"] == "no-store"
-    problem(api.put(f"{here}/TOKEN", json={"value": "x", "expected_version": 1}), 409, "config_changed")
-    assert api.delete(f"{here}/A", params={"expected_version": 2}).json() == {"version": 3}
-    problem(api.get(f"{here}/A"), 404, "unknown_key")
-    assert SECRET not in problem(api.put(f"{here}/no-key", json={"value": SECRET}), 422, "bad_key").values()
+    problem(api.put(f"{here}/keys/TOKEN", json={"value": "x", "expected_version": 1}), 409, "config_changed")
+    assert api.delete(f"{here}/keys/A", params={"expected_version": 2}).json() == {"version": 3}
+    problem(api.get(f"{here}/keys/A"), 404, "unknown_key")
+    assert SECRET not in problem(api.put(f"{here}/keys/no-key", json={"value": SECRET}), 422, "bad_key").values()
 
 
 def test_productions_config_is_written_and_never_read(api: httpx.Client, platform: FakePlatform) -> None:
     platform.places["shop", "production"] = Tier.PRODUCTION
     here = "/api/v1/projects/shop/environments/production/config"
-    assert api.put(f"{here}/TOKEN", json={"value": SECRET}).status_code == 200
-    assert SECRET not in problem(api.get(f"{here}/TOKEN"), 403, "write_only").values()
+    assert api.put(f"{here}/keys/TOKEN", json={"value": SECRET}).status_code == 200
+    assert SECRET not in problem(api.get(f"{here}/keys/TOKEN"), 403, "write_only").values()
 
 
 def test_tokens(api: httpx.Client, running: tuple[FakePlatform, str]) -> None:
@@ -203,7 +203,7 @@ def test_the_register(api: httpx.Client, platform: FakePlatform) -> None:
         "/api/v1/deployments?project=%00",
         "/api/v1/deployments?limit=0",
         "/api/v1/deployments?before=" + "9" * 30,
-        "/api/v1/projects/shop/environments/develop/config/" + "K" * 300,
+        "/api/v1/projects/shop/environments/develop/config/keys/" + "K" * 300,
         "/%E2%98%82/%F0%9F%98%80",
         "//",
         "/static/../app.py",
@@ -332,16 +332,16 @@ def test_the_log_has_a_line_for_each_request_and_no_secrets(
 ) -> None:
     journal.clear()
     config = "/api/v1/projects/shop/environments/develop/config"
-    api.put(f"{config}/TOKEN", json={"value": SECRET}, params={"q": SECRET})
+    api.put(f"{config}/keys/TOKEN", json={"value": SECRET}, params={"q": SECRET})
     api.patch(config, json={"changes": SECRET})
     platform.faults["config.change"] = RuntimeError("an accident")
-    api.put(f"{config}/TOKEN", json={"value": SECRET})
+    api.put(f"{config}/keys/TOKEN", json={"value": SECRET})
     eventually(lambda: sum(line["event"] == "request" for line in journal.lines) == 3)
     assert "hunter2" not in journal.getvalue()
     assert "bl_admin" not in journal.getvalue()
     line = journal.lines[0]
     assert (line["method"], line["status"], line["actor"]) == ("PUT", 200, "admin")
-    assert line["route"] == "/api/v1/projects/{project}/environments/{environment}/config/{key}"
+    assert line["route"] == "/api/v1/projects/{project}/environments/{environment}/config/keys/{key}"
     assert 0 < line["ms"] < 10_000
 
 

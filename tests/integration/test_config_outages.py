@@ -9,6 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -16,6 +17,7 @@ from branchline.adapters.vault import VaultConfigWriter
 from branchline.domain.config import Secret
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import BranchlineError, PlatformBroke
+from branchline.domain.layers import Layer
 from branchline.layout import Layout
 from branchline.stack import first_start
 from branchline.stack.openbao import OpenBao
@@ -51,8 +53,8 @@ def said(error: BranchlineError) -> str:
 @pytest.mark.stack
 def test_a_frozen_store_is_given_up_in_time(server: tuple[Running, RealConfigStore], place: Environment) -> None:
     alone, store = server
-    reader, writer = store.reader(Tier.NONPROD), store.writer()
-    writer.write(place.project, place.name, {"A": Secret("1")})
+    reader = store.reader(Tier.NONPROD)
+    store.put(place.project, place.name, {"A": "1"})
     assert len(reader.read(place)) == 1
     assert alone.process
     alone.process.signal(signal.SIGSTOP)
@@ -72,9 +74,10 @@ def test_a_frozen_store_is_given_up_in_time(server: tuple[Running, RealConfigSto
 def test_a_sealed_store_says_so(server: tuple[Running, RealConfigStore], place: Environment) -> None:
     alone, store = server
     reader, writer = store.reader(Tier.NONPROD), store.writer()
-    writer.write(place.project, place.name, {"A": Secret("1")})
+    store.put(place.project, place.name, {"A": "1"})
+    layer = Layer(place.project, place.name)
     assert operator(store.url, store.layout).ask("POST", "sys/seal").status_code == 204
-    for call in (lambda: reader.read(place), lambda: writer.write(place.project, place.name, {"A": Secret(VALUE)})):
+    for call in (lambda: reader.read(place), lambda: writer.write(layer, {"A": Secret(VALUE)}, 1)):
         with pytest.raises(PlatformBroke) as caught:
             call()
         assert caught.value.code == "config_unreachable"
@@ -89,14 +92,14 @@ def test_a_sealed_store_says_so(server: tuple[Running, RealConfigStore], place: 
 def test_a_restart_in_between_is_not_noticed(server: tuple[Running, RealConfigStore], place: Environment) -> None:
     alone, store = server
     reader, writer = store.reader(Tier.NONPROD), store.writer()
-    writer.write(place.project, place.name, {"A": Secret("1")})
+    store.put(place.project, place.name, {"A": "1"})
     reader.read(place)
     alone.kill()
     back = threading.Timer(0.3, alone.start)
     back.start()
     try:
         assert reader.read(place)["A"].reveal() == "1"
-        assert writer.write(place.project, place.name, {"A": Secret("2")}) == 2
+        assert writer.write(Layer(place.project, place.name), {"A": Secret("2")}, 1) == 2
     finally:
         back.join()
 
@@ -154,9 +157,9 @@ def test_strange_answers_are_clear_errors_without_values(
     threading.Thread(target=web.serve_forever, daemon=True).start()
     try:
         url = f"http://someone:{VALUE}@127.0.0.1:{web.server_port}"
-        writer = VaultConfigWriter(url, home_layout.key("server.pem"))
+        writer = VaultConfigWriter(url, partial(home_layout.key, "server.pem"))
         with pytest.raises(PlatformBroke) as caught:
-            writer.write("shop", "production", {"A": Secret(VALUE)})
+            writer.write(Layer("shop", "production"), {"A": Secret(VALUE)}, 0)
     finally:
         web.shutdown()
         web.server_close()

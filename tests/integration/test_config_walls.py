@@ -7,21 +7,24 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from branchline.adapters.identity import Signer
+from branchline.adapters.identity import Identity, Signer
 from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
 from branchline.domain.config import Secret
-from branchline.domain.environment import Environment, Tier, tier_of
+from branchline.domain.environment import Environment, Tier, tier_of, usually_inherits
 from branchline.domain.errors import PlatformBroke
+from branchline.domain.layers import Layer, layers_of
 from branchline.layout import Layout
 from branchline.stack.openbao import OpenBao
 from tests.openbao import Caller, RealConfigStore, claims, operator
@@ -39,25 +42,30 @@ def project(store: RealConfigStore) -> str:
     """A project with a value in each of its environments, and another one called the same with an `x`."""
     name = f"w{uuid.uuid4().hex[:12]}"
     for owner in (name, name + "x"):
-        for environment in ("develop", "alpha", "beta", "production"):
-            store.writer().write(owner, environment, {"OWNER": Secret(f"{owner}/{environment}")})
+        for environment in ("_common", "develop", "staging", "alpha", "beta", "production"):
+            store.put(owner, environment, {"OWNER": f"{owner}/{environment}"})
     return name
 
 
 def place(project: str, name: str) -> Environment:
-    return Environment(id=1, project=project, name=name, tier=tier_of(name), slot=1)
+    return Environment(id=1, project=project, name=name, tier=tier_of(name), slot=1, inherits=usually_inherits(name))
+
+
+def signer(store: RealConfigStore, name: str) -> Signer:
+    return Signer(partial(store.layout.key, f"{name}.pem"))
 
 
 def runner(store: RealConfigStore, environment: Environment) -> Caller:
     """Somebody with the token that a runner gets for this environment."""
-    token = Signer(store.layout.key(f"{environment.tier}.pem")).runtime(environment)
+    layers = layers_of(environment.project, environment.name, environment.inherits)
+    token = signer(store, environment.tier).runtime(Identity.of(environment, layers))
     answer = Caller(store.url).log_in(f"jwt-{environment.tier}", "runtime", token)
     assert answer.status_code == 200, answer.text
     return Caller(store.url, answer.json()["auth"]["client_token"])
 
 
 def server(store: RealConfigStore) -> Caller:
-    answer = Caller(store.url).log_in("jwt-server", "config-writer", Signer(store.layout.key("server.pem")).server())
+    answer = Caller(store.url).log_in("jwt-server", "config-writer", signer(store, "server").server())
     assert answer.status_code == 200, answer.text
     return Caller(store.url, answer.json()["auth"]["client_token"])
 
@@ -70,6 +78,16 @@ def signed(key: Secret, **others: Any) -> str:
     ("name", "method", "path"),
     [
         ("alpha", "GET", "nonprod/data/{project}/env/beta"),
+        ("develop", "GET", "nonprod/data/{project}/env/alpha"),
+        ("staging", "GET", "nonprod/data/{project}/env/develop"),
+        ("staging", "GET", "nonprod/data/{project}/env/alpha"),
+        ("alpha", "GET", "nonprod/data/{project}x/_common"),
+        ("alpha", "POST", "nonprod/data/{project}/_common"),
+        ("alpha", "POST", "sys/policies/acl/runtime-nonprod"),
+        ("alpha", "GET", "sys/policies/acl/runtime-nonprod"),
+        ("alpha", "POST", "auth/jwt-nonprod/role/runtime"),
+        ("alpha", "POST", "auth/jwt-nonprod/config"),
+        ("alpha", "POST", "identity/entity"),
         ("alpha", "GET", "nonprod/data/{project}x/env/alpha"),
         ("alpha", "GET", "nonprod/data/{project}x/env/develop"),
         ("alpha", "GET", "production/data/{project}/env/production"),
@@ -84,7 +102,11 @@ def signed(key: Secret, **others: Any) -> str:
         ("alpha", "GET", "sys/mounts"),
         ("alpha", "POST", "auth/token/create"),
         ("production", "GET", "production/data/{project}x/env/production"),
+        ("production", "GET", "production/data/{project}/_common"),
+        ("production", "GET", "nonprod/data/{project}/_common"),
         ("production", "GET", "nonprod/data/{project}/env/develop"),
+        ("production", "POST", "sys/policies/acl/runtime-production"),
+        ("production", "POST", "auth/jwt-production/role/runtime"),
         ("production", "GET", "nonprod/data/{project}/env/alpha"),
         ("production", "POST", "production/data/{project}/env/production"),
         ("production", "DELETE", "production/data/{project}/env/production"),
@@ -122,7 +144,8 @@ def test_the_server_is_refused(store: RealConfigStore, project: str, method: str
 
 
 def runtime(tier: str, /, **others: Any) -> dict[str, Any]:
-    given = {"sub": f"{tier}:shop:alpha", "aud": "branchline-runtime", "tier": tier, "project": "shop", "env": "alpha"}
+    given = {"sub": f"{tier}:shop:alpha:_common:develop", "aud": "branchline-runtime", "tier": tier}
+    given |= {"project": "shop", "env": "alpha", "base": "_common", "parent": "develop"}
     return {name: value for name, value in {**given, **others}.items() if value is not None}
 
 
@@ -172,8 +195,22 @@ def test_a_token_without_a_real_signature_is_refused(store: RealConfigStore, alg
     assert Caller(store.url).log_in("jwt-nonprod", "runtime", forged).status_code == 400
 
 
+def test_a_token_that_was_seen_cannot_be_used_again_for_long(
+    store: RealConfigStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has no memory for tokens it has seen: their short life is what ends a replay."""
+    monkeypatch.setattr("branchline.adapters.identity.LIFETIME", 7)
+    token = signer(store, "nonprod").runtime(Identity("nonprod", "shop", "alpha", "_common", "develop"))
+    assert Caller(store.url).log_in("jwt-nonprod", "runtime", token).status_code == 200
+    time.sleep(3)  # it was made five seconds older than it is, as far as clocks may differ
+    replayed = Caller(store.url).log_in("jwt-nonprod", "runtime", token)
+    assert replayed.status_code == 400
+    assert "client_token" not in replayed.text
+
+
 def test_a_changed_token_is_refused(store: RealConfigStore) -> None:
-    head, _, signature = Signer(store.layout.key("nonprod.pem")).runtime(place("shop", "alpha")).split(".")
+    alpha = Identity("nonprod", "shop", "alpha", "_common", "develop")
+    head, _, signature = signer(store, "nonprod").runtime(alpha).split(".")
     other = base64.urlsafe_b64encode(json.dumps(claims(**runtime("nonprod", env="beta"))).encode()).decode().rstrip("=")
     assert Caller(store.url).log_in("jwt-nonprod", "runtime", f"{head}.{other}.{signature}").status_code == 400
 
@@ -192,7 +229,9 @@ def test_names_that_policies_could_misread_open_nothing(
 
 def test_logins_at_the_same_time_keep_their_own(store: RealConfigStore, project: str) -> None:
     """Facts that a login leaves behind are kept per subject: here each environment has one of its own."""
-    places = [place(project, name) for name in ("alpha", "beta", "develop")] + [place(project + "x", "alpha")]
+    places = [place(project, name) for name in ("alpha", "beta", "develop", "staging")] + [
+        place(project + "x", "alpha")
+    ]
     together = threading.Barrier(len(places))
 
     def read(environment: Environment) -> set[str]:
@@ -220,7 +259,7 @@ def test_a_login_that_ends_early_is_made_anew(store: RealConfigStore, project: s
     reader, writer = store.reader(tier), store.writer()
     for _ in range(2):
         assert reader.read(place(project, name))["OWNER"].reveal() == f"{project}/{name}"
-        assert writer.keys(project, name) == (["OWNER"], 1)
+        assert writer.keys(Layer(project, name)).version == 1
         for mount in (f"jwt-{tier}", "jwt-server"):
             answer = operator(store.url, store.layout).ask("POST", f"sys/leases/revoke-prefix/auth/{mount}/login")
             assert answer.status_code == 204, answer.text
@@ -233,22 +272,22 @@ def test_the_oldest_versions_are_pruned_and_said_to_be_gone(store: RealConfigSto
     try:
         assert chief.ask("POST", "nonprod/config", max_versions=2).status_code == 204
         for number in range(3):
-            store.writer().write(project, "alpha", {"N": Secret(str(number))})
+            store.put(project, "alpha", {"N": str(number)})
     finally:
         chief.ask("POST", "nonprod/config", max_versions=keep)
     reader = store.reader(Tier.NONPROD)
     with pytest.raises(PlatformBroke) as caught:
-        reader.read(place(project, "alpha"), 1)
+        reader.read(place(project, "alpha"), {f"{project}/env/alpha": 1})
     assert caught.value.code == "config_gone"
-    assert reader.read(place(project, "alpha"), 4)["N"].reveal() == "2"
+    assert reader.read(place(project, "alpha"), {f"{project}/env/alpha": 4})["N"].reveal() == "2"
 
 
 def test_a_destroyed_version_is_gone(store: RealConfigStore, project: str) -> None:
     path = f"production/destroy/{project}/env/production"
     assert operator(store.url, store.layout).ask("POST", path, versions=[1]).status_code == 204
-    for version in (1, None):
+    for versions in ({f"{project}/env/production": 1}, None):
         with pytest.raises(PlatformBroke) as caught:
-            store.reader(Tier.PRODUCTION).read(place(project, "production"), version)
+            store.reader(Tier.PRODUCTION).read(place(project, "production"), versions)
         assert caught.value.code == "config_gone"
 
 
@@ -257,16 +296,19 @@ def test_values_of_other_kinds_arrive_as_text(store: RealConfigStore, project: s
     assert server(store).ask("POST", f"nonprod/data/{project}/env/alpha", data=data).status_code == 200
     config = store.reader(Tier.NONPROD).read(place(project, "alpha"))
     shown = {key: secret.reveal() for key, secret in config.items()}
-    assert shown == {"PORT": "8000", "DEBUG": "false", "LIST": '["a"]', "TEXT": "x"}
+    inherited = {"OWNER": f"{project}/develop"}
+    assert shown == {"PORT": "8000", "DEBUG": "false", "LIST": '["a"]', "TEXT": "x", **inherited}
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda store: VaultConfigReader(store.url, Tier.NONPROD, store.layout.key("production.pem")).read(
+        lambda store: VaultConfigReader(store.url, Tier.NONPROD, partial(store.layout.key, "production.pem")).read(
             place("shop", "alpha")
         ),
-        lambda store: VaultConfigWriter(store.url, store.layout.key("nonprod.pem")).keys("shop", "alpha"),
+        lambda store: VaultConfigWriter(store.url, partial(store.layout.key, "nonprod.pem")).keys(
+            Layer("shop", "alpha")
+        ),
     ],
 )
 def test_a_wrong_key_is_a_clear_error(store: RealConfigStore, ask: Callable[[RealConfigStore], object]) -> None:

@@ -309,7 +309,7 @@ def test_every_page_is_legible(chromium: Browser, url: str, platform: FakePlatfo
             superseded_by=1,
             cancel_requested=True,
             release=1,
-            config_version=2,
+            config={"shop/env/develop": 2},
             finished_at=start + timedelta(minutes=1) if state.final else None,
             live=state is State.SUCCEEDED,
         )

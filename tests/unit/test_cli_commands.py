@@ -11,8 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from branchline import __version__, wire
+from branchline.cli import config_files
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.pipeline import StageState
@@ -262,15 +265,126 @@ def test_config_is_set_listed_read_and_unset(cli: CommandLine, api: FakeApi) -> 
     assert ran.out == "Set 3 settings in shop develop; the config is at version 1 now.\n"
     assert api.config == {"A": "1", "B": "x=y z", "EMPTY": ""}
     assert len(api.requests) == 1, "all at once"
-    assert cli("config", "list", "shop", "develop").out == "A\nB\nEMPTY\n"
-    assert cli("config", "list", "shop", "develop", "--json").json["keys"] == ["A", "B", "EMPTY"]
+    assert [line.split() for line in cli("config", "list", "shop", "develop").out.splitlines()[1:]] == [
+        ["A", "develop"],
+        ["B", "develop"],
+        ["EMPTY", "develop"],
+    ]
+    keys = dict.fromkeys(("A", "B", "EMPTY"), "develop")
+    assert cli("config", "list", "shop", "develop", "--json").json["keys"] == keys
     assert cli("config", "get", "shop", "develop", "B").out == "x=y z\n"
-    assert cli("config", "get", "shop", "develop", "B", "--json").json == {"key": "B", "value": "x=y z", "version": 1}
+    assert cli("config", "get", "shop", "develop", "B", "--json").json["value"] == "x=y z"
     assert cli("config", "unset", "shop", "develop", "A", "B", "--json").json == {"version": 2}
     assert api.config == {"EMPTY": ""}
     assert cli("config", "get", "shop", "develop", "A").status == 2
     refused = cli("config", "get", "shop", "production", "A")
     assert (refused.status, refused.err) == (3, "Error: Nobody reads production's config.\nHint: Write it instead.\n")
+
+
+def test_config_is_explained_compared_and_has_a_history(cli: CommandLine, api: FakeApi) -> None:
+    cli("config", "set", "shop", "develop", "A=hush")
+    rows = [line.split() for line in cli("config", "explain", "shop", "develop").out.splitlines()]
+    assert rows[1][:3] == ["A", "develop", "1"]
+    assert rows[1][-1] == "anna"
+    assert rows[2] == ["hides", "_common", "outside", "of", "Branchline"]
+    one = cli("config", "explain", "shop", "develop", "A")
+    assert "Version 3 of _common was written outside of Branchline" in one.err
+    assert cli("config", "explain", "shop", "develop", "--json").json[0]["origin"]["by"] == "anna"
+    history = cli("config", "history", "shop", "develop").out.splitlines()
+    assert (history[1].split()[0], history[1].split()[3:]) == ("2", ["anna", "A,", "B", "removed"])
+    assert history[2].split()[3:] == ["outside", "of", "Branchline", "(gone)"]
+    diff = [line.split("  ") for line in cli("config", "diff", "shop", "develop", "staging").out.splitlines()]
+    assert [[part.strip() for part in line if part.strip()] for line in diff[1:]] == [
+        ["A", "only in develop", "develop"],
+        ["B", "in both", "develop", "staging"],
+    ]
+
+
+def test_a_key_is_hidden(cli: CommandLine, api: FakeApi) -> None:
+    assert cli("config", "unset", "shop", "login", "A", "B", "--hide").status == 0
+    assert api.hidden == {"A", "B"}
+    refused = cli("config", "set", "shop", "login", "A=1", "--if-version", "7", "--json")
+    assert (refused.status, refused.json["code"]) == (2, "config_changed")
+
+
+AWKWARD = {
+    "PLAIN": "postgresql://u:p@h/db?x=1",
+    "EMPTY": "",
+    "QUOTES": "it's \"so\" \\ and \\'",
+    "LINES": "-----BEGIN-----\nline\n-----END-----\n",
+    "DOLLAR": "${PLAIN} $HOME #no comment",
+    "SPACES": "  both ends  ",
+    "UNICODE": "pässwörd ☂",
+}
+
+
+@pytest.mark.parametrize("name", ["settings.env", "settings.json"])
+def test_settings_travel_by_file(cli: CommandLine, api: FakeApi, name: str) -> None:
+    api.config = dict(AWKWARD)
+    file = cli.home / name
+    file.write_text("others could read this")
+    file.chmod(0o644)
+    exported = cli("config", "export", "shop", "develop", str(file))
+    assert (exported.status, exported.out) == (0, "")
+    assert file.stat().st_mode & 0o777 == 0o600
+    api.config = {}
+    assert "Set 7 settings in shop develop" in cli("config", "import", "shop", "develop", str(file)).out
+    assert api.config == AWKWARD
+
+
+@given(
+    values=st.dictionaries(
+        st.from_regex(r"\A[A-Z_][A-Z0-9_]{0,9}\Z"), st.text(max_size=40).filter(lambda x: "\0" not in x)
+    )
+)
+def test_whatever_is_exported_is_imported_alike(values: dict[str, str]) -> None:
+    assert config_files._from_env(config_files.to_env(values)) == values
+
+
+def test_an_import_can_replace_what_was_there(cli: CommandLine, api: FakeApi) -> None:
+    cli("config", "set", "shop", "develop", "OLD=1", "A=1")
+    (cli.home / "x.env").write_text("# comment\nexport A=2\n\nB=3 # why\n")
+    ran = cli("config", "import", "shop", "develop", str(cli.home / "x.env"), "--replace")
+    assert ran.out == "Set 2 settings and removed 1 in shop develop; the config is at version 2 now.\n"
+    assert api.config == {"A": "2", "B": "3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("x.env", b"A=1\nsecret words\n=x", "bad_env_file"),
+        ("x.env", b"A", "value_missing"),
+        ("x.env", b"A=1\nA=2", "given_twice"),
+        ("x.env", b"1A=secret", "bad_key"),
+        ("x.env", b"A=\xff\xfe", "bad_value"),
+        ("x.env", b"A=secret\0", "bad_value"),
+        ("x.env", b"", "nothing_to_import"),
+        ("x.json", b"{", "bad_json_file"),
+        ("x.json", b"[1]", "bad_json_file"),
+        ("x.json", b'{"A": {"B": "secret"}}', "bad_json_file"),
+        ("x.json", b'{"A": null}', "bad_json_file"),
+        ("x.json", b'{"A": "1", "A": "2"}', "given_twice"),
+    ],
+)
+def test_a_file_that_makes_no_sense_changes_nothing(
+    cli: CommandLine, api: FakeApi, name: str, content: bytes, code: str
+) -> None:
+    (cli.home / name).write_bytes(content)
+    ran = cli("config", "import", "shop", "develop", str(cli.home / name), "--json")
+    assert (ran.status, ran.json["code"]) == (2, code)
+    assert "secret" not in ran.out + ran.err
+    assert api.config == {}
+
+
+def test_numbers_and_truth_in_json_become_text(cli: CommandLine, api: FakeApi) -> None:
+    (cli.home / "x.json").write_text('{"PORT": 8000, "DEBUG": false, "RATE": 0.5}')
+    assert cli("config", "import", "shop", "develop", str(cli.home / "x.json")).status == 0
+    assert api.config == {"PORT": "8000", "DEBUG": "false", "RATE": "0.5"}
+
+
+def test_config_is_applied(cli: CommandLine, api: FakeApi) -> None:
+    refused = cli("config", "apply", "shop", "develop", "--json")
+    assert (refused.status, refused.json["code"]) == (2, "nothing_live")
 
 
 def test_secrets_come_from_standard_input_and_files(

@@ -10,7 +10,6 @@ from typing import get_args
 import pytest
 
 from branchline.domain.audit import Kind
-from branchline.domain.config import Secret
 from branchline.domain.deployment import Deployment, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.errors import PlatformBroke, TakenOver
@@ -216,7 +215,7 @@ def test_the_next_release_replaces_it(world: World) -> None:
 
 
 def test_containers_are_told_what_they_need(world: World) -> None:
-    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value"})
     done = world.deploy(MANIFEST.replace("port: 8000", "port: 8000\n    environment: {PLAIN: text, API_KEY: default}"))
     (web, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == "web"]
     told = {key: value.reveal() for key, value in web.spec.variables.items()}
@@ -224,15 +223,14 @@ def test_containers_are_told_what_they_need(world: World) -> None:
     assert told["DATABASE_URL"].startswith("postgresql://")
     assert (told["PLAIN"], told["PORT"], told["BRANCHLINE_RELEASE"]) == ("text", "8000", "1")
     assert told["BRANCHLINE_DEPLOYMENT"] == str(done.id)
-    assert done.config_version == 1
+    assert done.config == {"shop/_common": 0, "shop/env/develop": 1}
 
 
 NEEDS = MANIFEST + "config: {required: [API_KEY, DSN, TOKEN], optional: {LEVEL: info, COLOUR: blue, SIZE: small}}\n"
 
 
 def test_a_config_that_lacks_required_keys_stops_it_before_anything_is_touched(world: World) -> None:
-    write = world.configs.writer().write
-    write("shop", "develop", {"DSN": Secret("")})
+    world.configs.put("shop", "develop", {"DSN": ""})
     done = world.deploy(NEEDS)
     assert (done.state, done.failed_stage) == (State.FAILED, Stage.PREPARE)
     assert done.failure
@@ -241,13 +239,13 @@ def test_a_config_that_lacks_required_keys_stops_it_before_anything_is_touched(w
     assert "`branchline config set shop develop API_KEY`" in done.failure.hint
     assert world.containers.networks == set()
     assert world.databases.tables == {}
-    write("shop", "develop", {"API_KEY": Secret("k"), "TOKEN": Secret("t")})
+    world.configs.put("shop", "_common", {"API_KEY": "k", "TOKEN": "t"})
     assert world.deploy(NEEDS).state is State.SUCCEEDED
 
 
 def test_optional_keys_have_defaults_which_services_and_the_config_change(world: World) -> None:
     keys = {"API_KEY": "k", "DSN": "d", "TOKEN": "t", "SIZE": "large"}
-    world.configs.writer().write("shop", "develop", {key: Secret(value) for key, value in keys.items()})
+    world.configs.put("shop", "develop", keys)
     world.deploy(NEEDS.replace("port: 8000", "port: 8000\n    environment: {COLOUR: red, SIZE: tiny}"))
     for service, colour in (("web", "red"), ("worker", "blue")):
         (one, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == service]
@@ -256,18 +254,17 @@ def test_optional_keys_have_defaults_which_services_and_the_config_change(world:
 
 
 def test_an_attempt_that_goes_on_asks_for_keys_in_what_was_pinned(world: World) -> None:
-    write = world.configs.writer().write
-    write("shop", "develop", dict.fromkeys(("API_KEY", "DSN", "TOKEN"), Secret("x")))
+    world.configs.put("shop", "develop", dict.fromkeys(("API_KEY", "DSN", "TOKEN"), "x"))
     world.die("unrecorded", Stage.PREPARE)
     asked = world.push(NEEDS)
     with pytest.raises(Killed):
         world.runner().run(asked)
-    write("shop", "develop", {"TOKEN": None})
+    world.configs.put("shop", "develop", {"TOKEN": None})
     assert world.go_on(asked.id).state is State.SUCCEEDED
 
 
 def test_secrets_that_programs_print_are_hidden(world: World) -> None:
-    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value"})
     world.containers.programs["migrate"] = lambda call: call.say(str(call.variables)) or 0
     done = world.deploy()
     assert done.state is State.SUCCEEDED
@@ -649,7 +646,7 @@ def test_a_context_that_leads_out_of_the_repository_is_refused(world: World) -> 
 
 
 def test_last_words_hold_no_secrets(world: World) -> None:
-    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value"})
 
     def crash(instance, check):
         world.containers.crash(instance, 3, said="cannot use very-secret-value\x00")
@@ -667,7 +664,7 @@ def test_last_words_hold_no_secrets(world: World) -> None:
 
 
 def test_a_probe_that_prints_a_secret(world: World) -> None:
-    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value"})
     world.containers.programs["beat"] = fails("cannot use very-secret-value")
     done = world.deploy()
     assert done.failure
@@ -676,7 +673,7 @@ def test_a_probe_that_prints_a_secret(world: World) -> None:
 
 @pytest.mark.parametrize("stage", [Stage.VERIFY, Stage.WATCH])
 def test_a_runner_that_goes_on_hides_the_same_secrets(world: World, stage: Stage) -> None:
-    world.configs.writer().write("shop", "develop", {"API_KEY": Secret("very-secret-value")})
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value"})
     asked = world.push()
     world.die("before", stage)
     with pytest.raises(Killed):

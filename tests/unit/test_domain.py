@@ -189,7 +189,8 @@ def test_shares(text: object, share: float) -> None:
 
 def test_a_secret_cannot_be_printed_or_pickled() -> None:
     secret = Secret("hunter2hunter2")
-    shown = f"{secret} {secret!r} {[secret]} {Config({'KEY': secret}, 3)!r} {vars(Config({'KEY': secret}))}"
+    config = Config({"KEY": secret}, {"shop/env/develop": 3})
+    shown = f"{secret} {secret!r} {[secret]} {config!r} {vars(config)}"
     assert "hunter2" not in shown
     with pytest.raises(TypeError):
         pickle.dumps(secret)

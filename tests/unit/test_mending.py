@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.config import Secret
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Destination, Tier
 from branchline.domain.errors import PlatformBroke, Unreachable
@@ -132,7 +131,7 @@ def test_what_cannot_be_put_back_is_said_once_and_taken_back_when_it_can(world: 
 
 
 def test_trouble_tells_no_secrets(world: World, mending: Mending) -> None:
-    world.configs.writer().write("shop", "develop", {"TOKEN": Secret("hush-hush-secret")})
+    world.configs.put("shop", "develop", {"TOKEN": "hush-hush-secret"})
     live = world.deploy(BRIEF)
     lost = world.containers.instances(world.environment)[0]
     world.containers.lose(lost)

@@ -105,6 +105,10 @@ class VaultSession:
                 what = "cannot be reached"
             case _ if "too large" in words:
                 return BadInput("The config would become too large.", code="config_too_large", hint=_LARGE)
+            case _ if "high complexity" in words:
+                sentence = "The config would have more keys than the store takes at once."
+                hint = "Its setting `max_request_json_strings` must be more than twice as many as there are keys."
+                return BadInput(sentence, code="config_too_large", hint=hint)
             case VaultDown() if "sealed" in words.lower():
                 what, hint = "is sealed", "Unseal it; the embedded one unseals itself when it is restarted."
             case VaultNotInitialized() if said is not None:

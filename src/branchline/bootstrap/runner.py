@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.containers import DockerContainers
@@ -57,7 +58,7 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     host, port = endpoints.database_for_containers(tier)
     passwords = layout.key(f"database-{tier}.key")
     databases = PostgresDatabases(endpoints.tier_database(tier), host, port, passwords, tier)
-    variables = Variables(VaultConfigReader(endpoints.vault, tier, layout.key(f"{tier}.pem")), databases)
+    variables = Variables(VaultConfigReader(endpoints.vault, tier, partial(layout.key, f"{tier}.pem")), databases)
     health = Health(containers, NetworkProbes(containers))
     pipeline = Pipeline(
         store,

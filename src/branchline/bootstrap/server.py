@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.git import GitSource
@@ -13,6 +14,7 @@ from branchline.layout import Layout
 from branchline.operations.config import Settings as ConfigOfEnvironments
 from branchline.operations.gate import Gate
 from branchline.operations.projects import Environments, Projects
+from branchline.operations.provenance import Provenance
 from branchline.operations.register import Audit, Pulse
 from branchline.operations.requests import Deployments
 from branchline.operations.tokens import Tokens
@@ -30,6 +32,7 @@ class ServerPlatform:
     environments: Environments
     deployments: Deployments
     config: ConfigOfEnvironments
+    provenance: Provenance
     audit: Audit
     pulse: Pulse
 
@@ -50,13 +53,15 @@ def server_platform(settings: Settings) -> ServerPlatform:
     gate = Gate(store)
     views = Views(CaddyProxy(layout, settings).url)
     source = GitSource(layout.git("server"))
-    writer = VaultConfigWriter(endpoints.vault, layout.key("server.pem"))
+    writer = VaultConfigWriter(endpoints.vault, partial(layout.key, "server.pem"))
+    provenance = Provenance(store, gate, writer)
     return ServerPlatform(
         tokens=Tokens(store, gate),
         projects=Projects(store, gate, views),
-        environments=Environments(store, gate, views),
+        environments=Environments(store, gate, views, provenance),
         deployments=Deployments(store, gate, views, source, settings.domain),
         config=ConfigOfEnvironments(store, gate, writer),
+        provenance=provenance,
         audit=Audit(store, gate),
         pulse=Pulse(store),
     )

@@ -1,43 +1,53 @@
-"""`config`: read and change the settings of an environment, without leaving secrets in a shell's history."""
+"""`config`: read and change the settings of an environment, without leaving secrets in a shell's history.
+
+An environment's settings lie in layers: the project's own (`_common`), develop's, its own. Where a command names an
+environment, `_common` may stand too.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from branchline.cli import config_files, config_origins
 from branchline.cli.arguments import EnvironmentName, Json, Project
-from branchline.cli.client import connect, path
+from branchline.cli.client import connect
+from branchline.cli.config_requests import change, where
 from branchline.cli.lazily import wire
-from branchline.cli.render import as_json, counted, note, say
+from branchline.cli.render import as_json, counted, note, say, table
 from branchline.domain.config import check_key, check_value
 from branchline.domain.errors import BadInput
 
 app = typer.Typer()
 config = typer.Typer(help="Read and change the settings of an environment.", no_args_is_help=True)
 app.add_typer(config, name="config")
+config.add_typer(config_files.commands)
+config.add_typer(config_origins.commands)
 
-
-def _where(project: str, environment: str, *key: str) -> str:
-    return path("projects", project, "environments", environment, "config", *key)
+IfVersion = Annotated[
+    int | None,
+    typer.Option("--if-version", min=0, help="Change nothing where its config has another version by now."),
+]
 
 
 @config.command("list")
 def list_(project: Project, environment: EnvironmentName, json: Json = False) -> None:
-    """List the keys that are set.
+    """List the keys that are set, each with the layer it comes from.
 
     Values are shown one at a time, by `config get`; production's never are.
     """
     with connect() as client:
-        found = client.get(_where(project, environment), wire.ConfigKeys)
+        found = client.get(where(project, environment), wire.ConfigKeys)
     if json:
         as_json(found)
         return
-    for key in found.keys:
-        say(key)
-    note(f"{counted(len(found.keys), 'setting')} in {project} {environment}, version {found.version}.")
+    if found.keys:
+        table(("key", "layer"), list(found.keys.items()))
+    versions = ", ".join(f"{layer} {version}" for layer, version in found.versions.items())
+    note(f"{counted(len(found.keys), 'setting')} in {project} {environment}; versions: {versions}.")
 
 
 @config.command()
@@ -49,7 +59,7 @@ def get(
 ) -> None:
     """Print the value of one setting."""
     with connect() as client:
-        found = client.get(_where(project, environment, key), wire.ConfigValue)
+        found = client.get(where(project, environment, "keys", key), wire.ConfigValue)
     if json:
         as_json(found)
     else:
@@ -67,11 +77,12 @@ def set_(
             help="KEY=- reads the value from standard input, KEY=@FILE from a file, KEY alone asks for it.",
         ),
     ],
+    if_version: IfVersion = None,
     json: Json = False,
 ) -> None:
     """Set one or more settings, all at once.
 
-    The next deployment gives them to the environment.
+    The next deployment gives them to the environment; `config apply` deploys what is live once more.
     """
     if sum(setting.partition("=")[2] == "-" for setting in settings) > 1:
         raise BadInput(
@@ -88,7 +99,8 @@ def set_(
         value = _value(key, text) if equals else _asked(key)
         check_value(key, value)
         changes[key] = value
-    _change(project, environment, changes, json=json, done=f"Set {counted(len(changes), 'setting')}")
+    done = f"Set {counted(len(changes), 'setting')}"
+    change(project, environment, {"changes": changes, "expected_version": if_version}, json=json, done=done)
 
 
 @config.command()
@@ -96,22 +108,20 @@ def unset(
     project: Project,
     environment: EnvironmentName,
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Names of the settings.")],
+    hide: Annotated[
+        bool, typer.Option("--hide", help="Unset them here even where the environment inherits them.")
+    ] = False,
+    if_version: IfVersion = None,
     json: Json = False,
 ) -> None:
-    """Remove one or more settings, all at once."""
-    changes: dict[str, str | None] = {check_key(key): None for key in keys}
-    _change(project, environment, changes, json=json, done=f"Removed {counted(len(changes), 'setting')}")
+    """Remove one or more settings, all at once.
 
-
-def _change(project: str, environment: str, changes: dict[str, str | None], *, json: bool, done: str) -> None:
-    with connect() as client:
-        answer = client.send("PATCH", _where(project, environment), {"changes": changes})
-        version = client.read(answer, wire.ConfigVersion)
-    if json:
-        as_json(version)
-    else:
-        say(f"{done} in {project} {environment}; the config is at version {version.version} now.")
-        note("The next deployment gives it to the environment.")
+    What the environment inherits under these names shows again, unless it is hidden with --hide.
+    """
+    names = [check_key(key) for key in keys]
+    body: dict[str, Any] = {"hidden": names} if hide else {"changes": dict.fromkeys(names)}
+    done = f"{'Hid' if hide else 'Removed'} {counted(len(names), 'setting')}"
+    change(project, environment, body | {"expected_version": if_version}, json=json, done=done)
 
 
 def _value(key: str, given: str) -> str:

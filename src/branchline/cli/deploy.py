@@ -29,6 +29,7 @@ from branchline.cli.render import (
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import short
 from branchline.domain.errors import BadInput
+from branchline.domain.layers import told
 
 app = typer.Typer()
 deployments = typer.Typer(help="List, read, follow and cancel deployments.", no_args_is_help=True)
@@ -76,7 +77,7 @@ def deploy(
         if ref is None and commit is None:
             _warn_of_what_is_not_pushed(asked, checkout.head(here))
         if watch:
-            raise typer.Exit(_follow(client, asked, json=json))
+            raise typer.Exit(follow_to_end(client, asked, json=json))
     if json:
         as_json(asked)
     else:
@@ -92,7 +93,7 @@ def _warn_of_what_is_not_pushed(asked: wire.DeploymentView, here: str | None) ->
         )
 
 
-def _follow(client: Client, deployment: wire.DeploymentView, *, json: bool) -> int:
+def follow_to_end(client: Client, deployment: wire.DeploymentView, *, json: bool) -> int:
     """Show a deployment until it ends; return the exit status that says how."""
     from branchline.cli.progress import Progress  # noqa: PLC0415 after the request has left
     from branchline.cli.watch import watch  # noqa: PLC0415
@@ -183,7 +184,7 @@ def show(id_: DeploymentNumber, json: Json = False) -> None:
             ("took", _took(deployment)),
             ("release", str(deployment.release) if deployment.release else None),
             ("image", deployment.image),
-            ("config", f"version {deployment.config_version}" if deployment.config_version is not None else None),
+            ("config", told(deployment.config) if deployment.config is not None else None),
             ("replaces", f"deployment {deployment.replaces}" if deployment.replaces else None),
             ("superseded by", f"deployment {deployment.superseded_by}" if deployment.superseded_by else None),
             ("url", deployment.url),
@@ -215,7 +216,9 @@ def logs(
     """
     with connect() as client:
         if follow:
-            raise typer.Exit(_follow(client, client.get(path("deployments", id_), wire.DeploymentView), json=json))
+            raise typer.Exit(
+                follow_to_end(client, client.get(path("deployments", id_), wire.DeploymentView), json=json)
+            )
         lines: list[wire.LogLine] = []
         after = 0
         while part := client.get_list(f"{path('deployments', id_)}/log", wire.LogLine, after=after, limit=PAGE):

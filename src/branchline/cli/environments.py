@@ -66,9 +66,24 @@ def show(project: Project, environment: EnvironmentName, json: Json = False) -> 
             ("subject", live.subject if live else None),
             ("running", f"deployment {running.id}: {short(running.ref)} at {running.commit[:8]}" if running else None),
             ("queued", str(found.queued) if found.queued else None),
+            ("config", _config(found)),
             ("trouble", found.trouble or None),
         ]
     )
+
+
+def _config(found: wire.EnvironmentView) -> str | None:
+    """Whether what is live has the newest config, in a line."""
+    status = found.config
+    if status is None:
+        return None
+    if status.trouble:
+        return f"unknown: {status.trouble}"
+    if not status.behind:
+        return "up to date"
+    behind = ", ".join(f"{one.layer} {one.live} of {one.newest}" for one in status.layers if one.live != one.newest)
+    keys = f" ({', '.join(status.keys)})" if status.keys else ""
+    return f"behind: {behind}{keys}; `branchline config apply {found.project} {found.name}` deploys it"
 
 
 @env.command("open")

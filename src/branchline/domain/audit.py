@@ -13,6 +13,7 @@ class Kind(StrEnum):
     PLATFORM_STARTED = "platform.started"
     PROJECT_ADDED = "project.added"
     CONFIG_CHANGED = "config.changed"
+    CONFIG_READ = "config.read"
     ACCESS_REFUSED = "access.refused"
     TOKEN_CREATED = "token.created"  # noqa: S105 a kind of event
     TOKEN_REVOKED = "token.revoked"  # noqa: S105

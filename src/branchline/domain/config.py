@@ -40,11 +40,11 @@ class Secret:
 
 
 class Config(Mapping[str, Secret]):
-    """Key to secret, with the version of the document that they were read from (0: nothing was ever set)."""
+    """Key to secret. `versions` says of which version of which layer, by its path; 0 where a layer was not there."""
 
-    def __init__(self, values: Mapping[str, Secret] | None = None, version: int = 0) -> None:
+    def __init__(self, values: Mapping[str, Secret] | None = None, versions: Mapping[str, int] | None = None) -> None:
         self._values = dict(values or {})
-        self.version = version
+        self.versions = dict(versions or {})
 
     def __getitem__(self, key: str) -> Secret:
         return self._values[key]
@@ -56,7 +56,7 @@ class Config(Mapping[str, Secret]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"Config({sorted(self._values)}, version={self.version})"
+        return f"Config({sorted(self._values)}, versions={self.versions})"
 
 
 def check_key(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -82,7 +83,7 @@ class Deployment:
     superseded_by: int | None = None
     cancel_requested: bool = False
     failed_stage: str | None = None
-    config_version: int | None = None
+    config: Mapping[str, int] | None = None
     failure: Failure | None = None
     attempt: int = 0
 

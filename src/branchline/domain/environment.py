@@ -23,6 +23,18 @@ class Tier(StrEnum):
     PRODUCTION = "production"
 
 
+DEVELOP = "develop"
+"""The environment that branches are made after."""
+
+
+class Inherits(StrEnum):
+    """Whose config lies beneath that of a nonprod environment. `develop` includes `common`, the project's own."""
+
+    NOTHING = "nothing"
+    COMMON = "common"
+    DEVELOP = "develop"
+
+
 def tier_of(name: str) -> Tier:
     """The tier of an environment: `production` stands alone, every other name is nonprod."""
     return Tier.PRODUCTION if name == "production" else Tier.NONPROD
@@ -42,6 +54,7 @@ class Environment:
     slot: int
     live_deployment: int | None = None
     trouble: str = ""
+    inherits: Inherits = Inherits.DEVELOP
 
     @property
     def key(self) -> str:
@@ -58,6 +71,18 @@ class Destination:
 
     name: str
     tier: Tier
+    inherits: Inherits = Inherits.DEVELOP
+
+
+def usually_inherits(name: str) -> Inherits:
+    """What an environment inherits where the manifest does not say.
+
+    A branch takes everything from develop. Develop and staging take what the whole project shares. Production takes
+    nothing, whatever anybody says.
+    """
+    if tier_of(name) is Tier.PRODUCTION:
+        return Inherits.NOTHING
+    return Inherits.COMMON if name in {DEVELOP, "staging"} else Inherits.DEVELOP
 
 
 def destination(manifest: Manifest, ref: str) -> Destination:
@@ -71,7 +96,7 @@ def destination(manifest: Manifest, ref: str) -> Destination:
         pattern = rule.on.branch if ref.startswith(BRANCH) else rule.on.tag
         prefix = BRANCH if ref.startswith(BRANCH) else TAG
         if pattern is not None and fnmatchcase(ref.removeprefix(prefix), pattern):
-            return Destination(name, tier_of(name))
+            return Destination(name, tier_of(name), rule.inherits or usually_inherits(name))
     rules = ", ".join(f"{rule.on} → {name}" for name, rule in manifest.environments.items())
     raise BadInput(
         f"{short(ref)} belongs to no environment of {manifest.project}.",

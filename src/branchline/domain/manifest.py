@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from branchline.domain.environment import DEVELOP, Inherits
 from branchline.domain.names import ENVIRONMENT_KEY, NAME
 from branchline.domain.values import Command, Duration, Port, Prefix, Share, Size
 
@@ -194,6 +195,11 @@ class EnvironmentRule(Part):
     """Which ref an environment follows, and under which hostnames it answers."""
 
     on: On
+    inherits: Inherits | None = Field(
+        None,
+        description="Whose config lies beneath its own: `develop` (the default), `common` (the default of develop and "
+        "staging) or `nothing` (production, always).",
+    )
     domains: list[Hostname] = Field(
         default_factory=list, max_length=8, description="Further hostnames, besides the one every environment gets."
     )
@@ -269,6 +275,10 @@ class Manifest(Part):
                 raise ValueError('production moves by tag only: write `on: {tag: "v*"}`')
             if name != "production" and rule.on.tag is not None:
                 raise ValueError(f"{name} cannot follow tags: only production does")
+            if name == "production" and rule.inherits not in {None, Inherits.NOTHING}:
+                raise ValueError("production inherits nothing: take `inherits` out")
+            if name == DEVELOP and rule.inherits is Inherits.DEVELOP:
+                raise ValueError("develop cannot inherit from itself")
         if twice := _first_twice([rule.on.branch for rule in self.environments.values() if rule.on.branch]):
             raise ValueError(f"the branch {twice} is claimed by two environments")
         return self

@@ -1,49 +1,68 @@
-"""Config: keys set, unset and read, with a line in the register for every change, never a value."""
+"""Config from the side of people: keys set, hidden, taken out and read, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from branchline.domain.access import Actor, Permission, config_permission
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.config import Secret, check_key, check_value
-from branchline.domain.environment import tier_of
-from branchline.domain.errors import NotFound
-from branchline.domain.names import check_name
+from branchline.domain.config import Config, check_key, check_value
+from branchline.domain.environment import usually_inherits
+from branchline.domain.errors import BadInput, NotFound
+from branchline.domain.layers import COMMON, HIDDEN, Change, Keys, Layer, answering, layers_of, resolve
+from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.ports import ConfigWriter
-from branchline.records import Store
-from branchline.wire import ConfigKeys, ConfigValue, ConfigVersion
+from branchline.records import Records, Store
+from branchline.wire import ConfigKeys, ConfigValue, ConfigValues, ConfigVersion
 
 
 class Settings:
-    """The config of environments, from the side of people."""
+    """The config of environments. Where an environment is asked for, COMMON may stand: the project's own layer."""
 
     def __init__(self, store: Store, gate: Gate, writer: ConfigWriter) -> None:
         self._store = store
         self._gate = gate
         self._writer = writer
+        self._ledger = ConfigLedger(store, writer)
 
     def keys(self, actor: Actor, project: str, environment: str) -> ConfigKeys:
-        """Which keys are set, and the version."""
-        self._check(project, environment)
-        self._gate.require(actor, Permission.READ, project=project, environment=environment)
-        keys, version = self._writer.keys(project, environment)
-        return ConfigKeys(project=project, environment=environment, version=version, keys=keys)
+        """Which keys are set, each with the layer that answers for it."""
+        layers = self._layers(actor, Permission.READ, project, environment)
+        found = {layer: self._writer.keys(layer) for layer in layers}
+        answers = answering(found)
+        return ConfigKeys(
+            project=project,
+            environment=environment,
+            versions={layer.name: keys.version for layer, keys in found.items()},
+            keys={key: answers[key].name for key in sorted(answers) if key in found[answers[key]].shown},
+        )
 
     def get(self, actor: Actor, project: str, environment: str, key: str) -> ConfigValue:
         """One value; production's are never shown."""
-        self._check(project, environment)
         check_key(key)
-        self._gate.require(actor, Permission.CONFIG_READ, project=project, environment=environment)
-        config = self._writer.read(project, environment)
+        layers = self._layers(actor, Permission.CONFIG_READ, project, environment)
+        documents = [self._writer.read(layer) for layer in layers]
+        config = resolve(documents)
         if key not in config:
             raise NotFound(
                 f"{key} is not set in {project} {environment}.",
                 code="unknown_key",
                 hint=f"`branchline config list {project} {environment}` shows the keys that are.",
             )
-        return ConfigValue(key=key, value=config[key].reveal(), version=config.version)
+        layer = answering({one.layer: _keys_of(one.entries, one.version) for one in documents})[key]
+        self._told(actor, project, environment, [key])
+        return ConfigValue(key=key, value=config[key].reveal(), layer=layer.name, version=config.versions[layer.path])
+
+    def export(self, actor: Actor, project: str, environment: str, *, own: bool = False) -> ConfigValues:
+        """All values of an environment, or of its own layer alone; refused for production."""
+        layers = self._layers(actor, Permission.CONFIG_READ, project, environment)
+        config = resolve([self._writer.read(layer) for layer in (layers[-1:] if own else layers)])
+        self._told(actor, project, environment, sorted(config))
+        return ConfigValues(
+            versions=_by_name(config),
+            values={key: config[key].reveal() for key in sorted(config)},
+        )
 
     def change(
         self,
@@ -51,27 +70,74 @@ class Settings:
         project: str,
         environment: str,
         changes: Mapping[str, str | None],
+        hidden: Collection[str] = (),
         expected_version: int | None = None,
     ) -> ConfigVersion:
-        """Set keys, or with None unset them. The next deployment takes them up."""
-        self._check(project, environment)
-        needed = config_permission(tier_of(environment))
-        self._gate.require(actor, needed, project=project, environment=environment)
-        checked: dict[str, Secret | None] = {}
-        for key, value in changes.items():
-            checked[check_key(key)] = None if value is None else check_value(key, value)
-        version = self._writer.write(project, environment, checked, expected_version=expected_version)
-        with self._store.transaction() as records:
-            detail = {
-                "set": sorted(key for key, value in checked.items() if value is not None),
-                "unset": sorted(key for key, value in checked.items() if value is None),
-                "version": version,
-            }
-            event = AuditEvent(Kind.CONFIG_CHANGED, actor.name, project, environment, detail=detail)
-            records.register.add(event)
-        return ConfigVersion(version=version)
+        """Set keys, hide what lies beneath, or with None take keys out again. The next deployment takes it up.
 
-    def _check(self, project: str, environment: str) -> None:
-        check_name(environment, "name of an environment")
+        Raises BadInput: `key_inherited` where a key to be taken out is set beneath only, `nothing_beneath` where
+        there is nothing that could be hidden.
+        """
+        own = Layer(project, environment)
+        layers = self._layers(actor, config_permission(own.tier), project, environment)
+        checked: dict[str, Change] = {
+            check_key(key): None if value is None else check_value(key, value) for key, value in changes.items()
+        }
+        checked |= {check_key(key): HIDDEN for key in hidden}
+        self._check_beneath(layers, checked)
+        with self._store.transaction() as records:
+            known = records.projects.get(project)
+        return ConfigVersion(version=self._ledger.write(actor.name, known, own, checked, expected_version))
+
+    def _check_beneath(self, layers: tuple[Layer, ...], changes: Mapping[str, Change]) -> None:
+        *beneath, own = layers
+        if HIDDEN in changes.values() and not beneath:
+            raise BadInput(
+                f"{own} inherits nothing that could be hidden.",
+                code="nothing_beneath",
+                hint="`branchline config unset` takes a key out.",
+            )
+        gone = {key for key, change in changes.items() if change is None}
+        if not beneath or not gone:
+            return
+        mine = self._writer.keys(own)
+        inherited = answering({layer: self._writer.keys(layer) for layer in beneath})
+        for key in sorted(gone - mine.shown - mine.hidden):
+            if key in inherited:
+                raise BadInput(
+                    f"{key} is not set in {own} itself: it comes from {inherited[key].name}.",
+                    code="key_inherited",
+                    hint=f"`branchline config unset {own} {key} --hide` unsets it here alone.",
+                )
+
+    def _layers(self, actor: Actor, permission: Permission, project: str, environment: str) -> tuple[Layer, ...]:
+        """The layers of an environment, lowest first, for whoever may do this."""
+        own = Layer(project, environment)
         with self._store.transaction() as records:
             records.projects.get(project)
+        self._gate.require(actor, permission, project=project, environment=own.name)
+        with self._store.transaction() as records:
+            return layers_in(records, project, environment)
+
+    def _told(self, actor: Actor, project: str, environment: str, keys: list[str]) -> None:
+        """Values were shown to somebody: the register says whom, and which."""
+        with self._store.transaction() as records:
+            event = AuditEvent(Kind.CONFIG_READ, actor.name, project, environment, detail={"keys": keys})
+            records.register.add(event)
+
+
+def layers_in(records: Records, project: str, environment: str) -> tuple[Layer, ...]:
+    """The layers of an environment, lowest first. One that does not exist yet is taken for what it will usually be."""
+    if environment == COMMON:
+        return (Layer(project, COMMON),)
+    inherits = {one.name: one.inherits for one in records.environments.of(project)}
+    return layers_of(project, environment, inherits.get(environment, usually_inherits(environment)))
+
+
+def _keys_of(entries: Mapping[str, Change], version: int) -> Keys:
+    hidden = frozenset(key for key, entry in entries.items() if entry is HIDDEN)
+    return Keys(version, frozenset(entries) - hidden, hidden)
+
+
+def _by_name(config: Config) -> dict[str, int]:
+    return {Layer.at(path).name: version for path, version in config.versions.items()}

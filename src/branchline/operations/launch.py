@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from branchline.domain.environment import hostnames_of
 from branchline.domain.errors import DeploymentFailed, PlatformBroke
+from branchline.domain.layers import told
 from branchline.domain.manifest import Limits
 from branchline.domain.pipeline import StageResult
 from branchline.operations.health import Health, check_complete
@@ -36,7 +37,7 @@ class Launch:
         self._domain = domain
 
     def prepare(self, scene: Scene) -> StageResult:
-        """Network, databases, image; pin the config's version and note what is live, once."""
+        """Network, databases, image; pin the config's versions and note what is live, once."""
         config = self._variables.config_to_pin(scene)  # first: where a key is missing nothing is touched
         self._containers.ensure_network(scene.environment)
         for name in scene.manifest.databases:
@@ -62,11 +63,11 @@ class Launch:
             {
                 "image": image,
                 "hostnames": hostnames,
-                "config_version": noted.config_version,
+                "config": noted.config,
                 "replaces": noted.replaces,
                 "release": release.number,
             },
-            note=f"release {release.number}, config version {noted.config_version}",
+            note=f"release {release.number}, config {told(noted.config or {})}",
         )
 
     def learn_secrets(self, scene: Scene) -> None:

@@ -7,6 +7,7 @@ from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.names import check_name
 from branchline.domain.project import check_repository
 from branchline.operations.gate import Gate
+from branchline.operations.provenance import Provenance
 from branchline.operations.views import Views
 from branchline.records import Store
 from branchline.wire import EnvironmentView, ProjectView
@@ -58,10 +59,11 @@ class Projects:
 class Environments:
     """The environments of a project."""
 
-    def __init__(self, store: Store, gate: Gate, views: Views) -> None:
+    def __init__(self, store: Store, gate: Gate, views: Views, provenance: Provenance) -> None:
         self._store = store
         self._gate = gate
         self._views = views
+        self._provenance = provenance
 
     def list(self, actor: Actor, project: str) -> list[EnvironmentView]:
         """By name."""
@@ -71,8 +73,10 @@ class Environments:
             return [self._views.environment(records, one) for one in records.environments.of(project)]
 
     def show(self, actor: Actor, project: str, name: str) -> EnvironmentView:
-        """One environment: what is live, what runs, what waits."""
+        """One environment: what is live, what runs, what waits, and whether its config has moved on since."""
         self._gate.require(actor, Permission.READ, project=project, environment=name)
         with self._store.transaction() as records:
             records.projects.get(project)
-            return self._views.environment(records, records.environments.get(project, name))
+            environment = records.environments.get(project, name)
+            view = self._views.environment(records, environment)
+        return view.model_copy(update={"config": self._provenance.status(environment)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from branchline.domain.access import Actor, Permission, deploy_permission
 from branchline.domain.audit import AuditEvent, Kind
@@ -59,6 +60,40 @@ class Deployments:
             for older in records.deployments.supersede(new):
                 told = AuditEvent(Kind.DEPLOYMENT_SUPERSEDED, "platform", known.name, place.name, older, {"by": new.id})
                 records.register.add(told)
+            return self._views.deployment(records, new)
+
+    def apply_config(
+        self, actor: Actor, project: str, environment: str, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        """Deploy what is live once more, with the newest config.
+
+        Raises Conflict: `nothing_live`, or `deployment_under_way`, since that one would be superseded by an older
+        commit, and takes up the newest config itself unless it is past `prepare`.
+        """
+        with self._store.transaction() as records:
+            place = records.environments.get(project, environment)
+        self._gate.require(actor, deploy_permission(place.tier), project=project, environment=environment)
+        with self._store.transaction() as records:
+            if place.live_deployment is None:
+                raise Conflict(
+                    f"Nothing is live in {project} {environment}.",
+                    code="nothing_live",
+                    hint="The first deployment takes up the config by itself.",
+                )
+            live = records.deployments.get(place.live_deployment)
+            revision = Revision(live.ref, live.commit, live.subject)
+            new = records.deployments.add(place, revision, actor=actor.name, trigger=trigger, reason=reason)
+            for other in records.deployments.page(project, environment, new.id, 20):
+                if not other.state.final:
+                    raise Conflict(
+                        f"Deployment {other.id} is under way in {project} {environment}.",
+                        code="deployment_under_way",
+                        hint="It takes up the newest config unless it is past `prepare`; `branchline env show` tells.",
+                    )
+            detail: dict[str, Any] = {"ref": live.ref, "commit": live.commit, "trigger": trigger, "reason": reason}
+            detail |= {"proof": actor.proof, "again": live.id}
+            asked = AuditEvent(Kind.DEPLOYMENT_REQUESTED, actor.name, project, environment, new.id, detail)
+            records.register.add(asked)
             return self._views.deployment(records, new)
 
     def cancel(self, actor: Actor, deployment: int) -> DeploymentView:

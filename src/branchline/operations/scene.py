@@ -66,9 +66,9 @@ class Scene:
         return str(self.outputs[Stage.PREPARE]["release"])
 
     @property
-    def config_version(self) -> int:
-        """The version of the config that `prepare` pinned; 0 where nothing was ever set."""
-        return int(self.outputs[Stage.PREPARE]["config_version"])
+    def config(self) -> dict[str, int]:
+        """The version of each layer of the config that `prepare` pinned; 0 where a layer was not there."""
+        return dict(self.outputs[Stage.PREPARE]["config"])
 
     @property
     def hostnames(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from branchline.domain.config import Config, Secret
+from branchline.domain.config import Secret
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Service
 from branchline.operations.scene import Scene
@@ -27,13 +27,12 @@ class Variables:
         self._config = config
         self._databases = databases
 
-    def config_to_pin(self, scene: Scene) -> int:
-        """The version of the config that the deployment should pin: the newest, unless an attempt has pinned one.
+    def config_to_pin(self, scene: Scene) -> dict[str, int]:
+        """The versions of the config's layers that the deployment should pin: the newest, unless an attempt has.
 
         Raises DeploymentFailed (`config_missing`) that names all keys which the manifest requires and it lacks.
         """
-        pinned = scene.deployment.config_version
-        config = self._config.read(scene.environment) if pinned is None else self._at(scene, pinned)
+        config = self._config.read(scene.environment, scene.deployment.config)
         if missing := [key for key in scene.manifest.config.required if key not in config]:
             about = scene.deployment
             raise DeploymentFailed(
@@ -42,14 +41,14 @@ class Variables:
                 hint=f"`branchline config set {about.project} {about.environment} {missing[0]}`, "
                 "or take it out of `config.required` in the manifest.",
             )
-        return config.version
+        return config.versions
 
     def of(self, scene: Scene, service: Service | None = None) -> dict[str, Secret]:
         """For a service, or for the release command; all secret values are hidden from the log from now on.
 
-        Reads the config at the version that `prepare` pinned, so that all containers of a deployment agree.
+        Reads the config at the versions that `prepare` pinned, so that all containers of a deployment agree.
         """
-        config = self._at(scene, scene.config_version)
+        config = self._config.read(scene.environment, scene.config)
         urls = {
             database.variable: self._databases.ensure(scene.environment, name)
             for name, database in scene.manifest.databases.items()
@@ -60,6 +59,3 @@ class Variables:
         port = {"PORT": Secret(str(service.port))} if service and service.port else {}
         release = {"BRANCHLINE_RELEASE": Secret(scene.release)}
         return {**urls, **plain, **config, **port, **of_platform(scene), **release}
-
-    def _at(self, scene: Scene, version: int) -> Config:
-        return self._config.read(scene.environment, version=version) if version else Config()

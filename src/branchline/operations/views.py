@@ -64,7 +64,7 @@ class Views:
             failure=FailureView(**vars(failure)) if failure else None,
             url=self._url(names[0]) if names else None,
             live=environment.live_deployment == deployment.id,
-            config_version=deployment.config_version,
+            config=dict(deployment.config) if deployment.config is not None else None,
             stages=[stage_view(one) for one in records.deployments.stages(deployment.id)] if stages else [],
         )
 

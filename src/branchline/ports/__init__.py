@@ -8,8 +8,9 @@ PlatformBroke when the server behind them is at fault.
 from __future__ import annotations
 
 from branchline.ports.basics import Interrupt, Log
+from branchline.ports.config import ConfigReader, ConfigWriter, Written
 from branchline.ports.containers import NETWORK, STOPPED, Containers, Instance, InstanceState, Probes, ServiceSpec
-from branchline.ports.data import ConfigReader, ConfigWriter, Databases
+from branchline.ports.databases import Databases
 from branchline.ports.images import ImageArchive, Images
 from branchline.ports.source import Revision, Source
 from branchline.ports.traffic import Proxy, Route, Traffic
@@ -34,4 +35,5 @@ __all__ = [
     "ServiceSpec",
     "Source",
     "Traffic",
+    "Written",
 ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from branchline.domain.access import Actor, Role
 from branchline.domain.deployment import Trigger
 from branchline.wire import (
     AuditLine,
+    ConfigDifference,
+    ConfigHistory,
     ConfigKeys,
     ConfigValue,
+    ConfigValues,
     ConfigVersion,
     DeploymentView,
     EnvironmentView,
+    KeyExplanation,
     LogLine,
     MetricsView,
     Page,
@@ -58,6 +62,11 @@ class Deployments(Protocol):
     ) -> DeploymentView:
         """Queue a deployment of what `ref` points to, or of `commit`, which must be reachable from it."""
 
+    def apply_config(
+        self, actor: Actor, project: str, environment: str, trigger: Trigger, reason: str
+    ) -> DeploymentView:
+        """Deploy what is live once more, with the newest config."""
+
     def cancel(self, actor: Actor, number: int, /) -> DeploymentView: ...
 
     def show(self, actor: Actor, number: int, /) -> DeploymentView: ...
@@ -94,16 +103,33 @@ class Config(Protocol):
     def get(self, actor: Actor, project: str, environment: str, key: str, /) -> ConfigValue:
         """One value; raises Refused for production, whose values nobody can read here."""
 
+    def export(self, actor: Actor, project: str, environment: str, *, own: bool) -> ConfigValues:
+        """All values, or those of its own layer; raises Refused for production."""
+
     def change(
         self,
         actor: Actor,
         project: str,
         environment: str,
         changes: Mapping[str, str | None],
+        hidden: Collection[str],
         expected_version: int | None,
         /,
     ) -> ConfigVersion:
-        """Set keys, and with None unset them, all or nothing."""
+        """Set keys, hide them, and with None take them out, all or nothing."""
+
+
+class Provenance(Protocol):
+    """Where config comes from, without values."""
+
+    def explain(self, actor: Actor, project: str, environment: str, key: str | None, /) -> Sequence[KeyExplanation]: ...
+
+    def history(
+        self, actor: Actor, project: str, environment: str, key: str | None, limit: int, /
+    ) -> Sequence[ConfigHistory]:
+        """The versions of an environment's own layer, newest first."""
+
+    def diff(self, actor: Actor, project: str, left: str, right: str, /) -> Sequence[ConfigDifference]: ...
 
 
 class Audit(Protocol):
@@ -127,6 +153,8 @@ class Platform(Protocol):
     def environments(self) -> Environments: ...
     @property
     def config(self) -> Config: ...
+    @property
+    def provenance(self) -> Provenance: ...
     @property
     def audit(self) -> Audit: ...
 

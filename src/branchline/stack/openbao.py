@@ -18,6 +18,7 @@ from branchline.stack.logs import shift
 from branchline.stack.openbao_rules import arrange, fingerprint, operator_requests
 from branchline.stack.part import GO_LEAN, NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
+from branchline.wire import MAX_KEYS
 
 LARGEST_AUDIT = 100_000_000
 KEPT_AUDITS = 10
@@ -91,6 +92,7 @@ storage "raft" {{
 listener "tcp" {{
   address = "127.0.0.1:{ports.openbao}"
   tls_disable = true
+  max_request_json_strings = {2 * MAX_KEYS + 1000}
 }}
 seal "static" {{
   current_key_id = "first"

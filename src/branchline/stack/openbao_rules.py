@@ -4,7 +4,7 @@
 |---|---|---|
 | operator | keys/operator.pem | everything; used to bring these rules up to date, and for nothing else |
 | config-writer | keys/server.pem | read and write nonprod; write production's values and read only its keys |
-| runtime, nonprod | keys/nonprod.pem | read the config of the one nonprod environment that its token names |
+| runtime, nonprod | keys/nonprod.pem | read the layers of the one nonprod environment that its token names |
 | runtime, production | keys/production.pem | read the config of the one production environment that its token names |
 """
 
@@ -41,10 +41,12 @@ path "production/metadata/*" { capabilities = ["read", "list"] }
 
 def runtime_policy(tier: str, accessor: str) -> str:
     """What a runner's token of this tier may read: paths are filled in from the token that it logged in with."""
-    token = f"identity.entity.aliases.{accessor}.metadata"
-    paths = [f"{tier}/data/{{{{{token}.project}}}}/env/{{{{{token}.env}}}}"]
-    if tier == "nonprod":  # what nonprod environments inherit; production inherits nothing
-        paths += [f"{tier}/data/{{{{{token}.project}}}}/_common", f"{tier}/data/{{{{{token}.project}}}}/env/develop"]
+    project, base, parent, env = (
+        f"{{{{identity.entity.aliases.{accessor}.metadata.{claim}}}}}" for claim in ("project", "base", "parent", "env")
+    )
+    paths = [f"{tier}/data/{project}/env/{env}"]
+    if tier == "nonprod":  # what a nonprod environment inherits; production inherits nothing
+        paths += [f"{tier}/data/{project}/{base}", f"{tier}/data/{project}/env/{parent}"]
     return "".join(f'path "{path}" {{ capabilities = ["read"] }}\n' for path in paths)
 
 
@@ -75,7 +77,7 @@ def runtime_role(tier: str) -> dict[str, Any]:
         f"runtime-{tier}",
         "10m",
         bound_claims={"tier": tier},
-        claim_mappings={"project": "project", "env": "env"},
+        claim_mappings={claim: claim for claim in ("project", "env", "base", "parent")},
     )
 
 

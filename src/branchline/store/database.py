@@ -14,6 +14,7 @@ from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke
 from branchline.records import GONE_STAGE, GONE_TEXT, STORE_AWAY, STORE_FULL, Line
 from branchline.store import tables as t
+from branchline.store.config import SqlConfigChanges
 from branchline.store.deployments import SqlDeployments
 from branchline.store.projects import SqlEnvironments, SqlProjects, SqlReleases
 from branchline.store.register import SqlRegister, SqlTokens
@@ -105,6 +106,7 @@ class SqlRecords:
         self.deployments = SqlDeployments(connection)
         self.register = SqlRegister(connection)
         self.tokens = SqlTokens(connection)
+        self.config = SqlConfigChanges(connection)
 
 
 class SqlStore:

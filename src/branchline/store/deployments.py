@@ -48,7 +48,7 @@ def _deployment(row: sa.Row[tuple[Any, ...]]) -> Deployment:
         replaces=row.replaces,
         superseded_by=row.superseded_by,
         cancel_requested=row.cancel_requested,
-        config_version=row.config_version,
+        config=row.config,
         failed_stage=row.failed_stage,
         failure=Failure(**row.failure) if row.failure else None,
         attempt=row.attempt,
@@ -243,10 +243,10 @@ class SqlDeployments:
         """Say which release it is about."""
         self._change(deployment, release_id=release)
 
-    def note_config(self, deployment: int, version: int) -> None:
-        """Pin the config's version, once."""
-        once = (t.deployment.c.id == deployment) & t.deployment.c.config_version.is_(None)
-        self._db.execute(t.deployment.update().where(once).values(config_version=version))
+    def note_config(self, deployment: int, versions: Mapping[str, int]) -> None:
+        """Pin the versions of the config's layers, by path, once."""
+        once = (t.deployment.c.id == deployment) & t.deployment.c.config.is_(None)
+        self._db.execute(t.deployment.update().where(once).values(config=dict(versions)))
 
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None

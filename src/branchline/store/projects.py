@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from branchline.domain.deployment import State
-from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.environment import Destination, Environment, Inherits, Tier
 from branchline.domain.errors import Conflict, NotFound
 from branchline.domain.manifest import Manifest
 from branchline.domain.project import Project
@@ -59,7 +59,16 @@ _ENVIRONMENTS = sa.select(t.environment, t.project.c.name.label("project")).join
 
 
 def _environment(row: sa.Row[tuple[object, ...]]) -> Environment:
-    return Environment(row.id, row.project, row.name, Tier(row.tier), row.slot, row.live_deployment_id, row.trouble)
+    return Environment(
+        row.id,
+        row.project,
+        row.name,
+        Tier(row.tier),
+        row.slot,
+        row.live_deployment_id,
+        row.trouble,
+        Inherits(row.inherits),
+    )
 
 
 class SqlEnvironments:
@@ -69,7 +78,7 @@ class SqlEnvironments:
         self._db = connection
 
     def ensure(self, project: Project, destination: Destination) -> Environment:
-        """The environment, made where it is new, with the lowest free slot (from 1)."""
+        """The environment, made where it is new, with the lowest free slot (from 1); it inherits as is said now."""
         mine = _ENVIRONMENTS.where(t.environment.c.project_id == project.id, t.environment.c.name == destination.name)
         row = self._db.execute(mine).first()
         if row is None:
@@ -77,9 +86,17 @@ class SqlEnvironments:
             taken = set(self._db.execute(sa.select(t.environment.c.slot)).scalars())
             slot = next(number for number in range(1, len(taken) + 2) if number not in taken)
             new = insert(t.environment).values(
-                project_id=project.id, name=destination.name, tier=destination.tier, slot=slot
+                project_id=project.id,
+                name=destination.name,
+                tier=destination.tier,
+                slot=slot,
+                inherits=destination.inherits,
             )
             self._db.execute(new.on_conflict_do_nothing(index_elements=["project_id", "name"]))
+            row = self._db.execute(mine).one()
+        if row.inherits != destination.inherits:
+            change = t.environment.update().where(t.environment.c.id == row.id)
+            self._db.execute(change.values(inherits=destination.inherits))
             row = self._db.execute(mine).one()
         return _environment(row)
 

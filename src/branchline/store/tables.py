@@ -44,6 +44,7 @@ environment = sa.Table(
     # No foreign key: deployment points here, and a circle would forbid both to be written plainly.
     sa.Column("live_deployment_id", sa.BigInteger),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
+    sa.Column("inherits", sa.Text, nullable=False, server_default="develop"),
     _now(),
     sa.UniqueConstraint("project_id", "name"),
 )
@@ -92,7 +93,8 @@ deployment = sa.Table(
     sa.Column("replaces_noted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("superseded_by", sa.BigInteger),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
-    sa.Column("config_version", sa.Integer),
+    # The version of each layer that it was given, by path; 0 where a layer was not there.
+    sa.Column("config", JSONB(none_as_null=True)),
     sa.Column("failed_stage", sa.Text),
     sa.Column("failure", JSONB),
     # The runner that carries it.
@@ -118,6 +120,21 @@ stage = sa.Table(
     sa.Column("hung", sa.Boolean, nullable=False, server_default=sa.false()),
     # What it left behind, once it has ended: it never runs again then.
     sa.Column("result", JSONB(none_as_null=True)),
+)
+
+config_change = sa.Table(
+    "config_change",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("project.id"), nullable=False),
+    sa.Column("layer", sa.Text, nullable=False),
+    # Written down before the store is asked, with the version that it is made to; `version` says what came of it.
+    sa.Column("base", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("keys", JSONB, nullable=False),
+    sa.Column("at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.UniqueConstraint("project_id", "layer", "version"),
 )
 
 log_line = sa.Table(

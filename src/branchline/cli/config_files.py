@@ -1,0 +1,190 @@
+"""`config import` and `config export`: settings from and to files, in .env's notation or as JSON."""
+
+from __future__ import annotations
+
+import json as notation
+import os
+import re
+import sys
+from enum import StrEnum
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from branchline.cli.arguments import EnvironmentName, Json, Project
+from branchline.cli.client import connect
+from branchline.cli.config_requests import change, where
+from branchline.cli.lazily import wire
+from branchline.cli.render import as_json, counted, note
+from branchline.domain.config import check_key, check_value
+from branchline.domain.errors import BadInput
+
+commands = typer.Typer()
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]*")
+"""What needs no quotes in any notation that calls itself .env."""
+
+
+class Format(StrEnum):
+    """Notations of settings."""
+
+    ENV = "env"
+    JSON = "json"
+
+
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="How it is written.", show_default="by the file's name, else env")
+]
+
+
+@commands.command("import")
+def import_(
+    project: Project,
+    environment: EnvironmentName,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file; - reads standard input.")],
+    format_: FormatOption = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Remove the environment's own keys that are not in the file.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Set all settings of a file, all at once.
+
+    JSON is one object of texts, numbers and truth values. Nothing is written where any line makes no sense.
+    """
+    text = _read(file)
+    values = _from_json(text) if _format(file, format_) is Format.JSON else _from_env(text)
+    for key, value in values.items():
+        check_value(check_key(key), value)
+    changes: dict[str, str | None] = {**values}
+    expected = None
+    if replace:
+        with connect() as client:
+            found = client.get(where(project, environment), wire.ConfigKeys)
+            mine = client.get_list(where(project, environment, "explanation"), wire.KeyExplanation)
+        expected = found.versions[environment]
+        own = [key.key for key in mine if key.origin.layer == environment]
+        changes = {**dict.fromkeys(own), **changes}
+    if not changes:
+        raise BadInput("There is no setting in it.", code="nothing_to_import", hint="A line is KEY=VALUE.")
+    gone = len(changes) - len(values)
+    done = f"Set {counted(len(values), 'setting')}" + (f" and removed {gone}" if gone else "")
+    change(project, environment, {"changes": changes, "expected_version": expected}, json=json, done=done)
+
+
+@commands.command()
+def export(
+    project: Project,
+    environment: EnvironmentName,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The file, which only you can read then; - is standard output.")
+    ] = "-",
+    format_: FormatOption = None,
+    own: Annotated[bool, typer.Option("--own", help="Only the environment's own layer.")] = False,
+    json: Json = False,
+) -> None:
+    """Write all settings of an environment to a file.
+
+    The register notes who did. Production's are never shown.
+    """
+    with connect() as client:
+        found = client.get(where(project, environment, "values"), wire.ConfigValues, own="true" if own else None)
+    if json:
+        as_json(found)
+        return
+    as_is_json = _format(file, format_) is Format.JSON
+    text = notation.dumps(found.values, indent=2, ensure_ascii=False) + "\n" if as_is_json else to_env(found.values)
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        # Made anew, so that a file which others can read does not keep its mode.
+        fresh = Path(f"{file}.{os.getpid()}.new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as out:
+            out.write(text)
+        fresh.replace(file)
+    except OSError as error:
+        raise BadInput(
+            f"{file} cannot be written: {error.strerror}.", code="file_unwritable", hint="Name another file, or -."
+        ) from None
+    note(f"Wrote {counted(len(found.values), 'setting')} of {project} {environment} to {file}.")
+
+
+def to_env(values: dict[str, str]) -> str:
+    """Settings in .env's notation, so that an import finds the same."""
+    lines = []
+    for key, value in values.items():
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        lines.append(f"{key}={value}\n" if _PLAIN.fullmatch(value) else f"{key}='{escaped}'\n")
+    return "".join(lines)
+
+
+def _format(file: str, given: Format | None) -> Format:
+    return given or (Format.JSON if file.endswith(".json") else Format.ENV)
+
+
+def _read(file: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise BadInput(
+            f"{file} cannot be read: {error.strerror}.", code="file_unreadable", hint="Give the path of a file, or -."
+        ) from None
+    except UnicodeDecodeError:
+        raise BadInput(
+            f"{file} is not text in UTF-8.", code="bad_value", hint="Encode binary values, as base64."
+        ) from None
+
+
+def _from_env(text: str) -> dict[str, str]:
+    from dotenv.parser import parse_stream  # noqa: PLC0415 nothing else needs it
+
+    values: dict[str, str] = {}
+    for binding in parse_stream(StringIO(text, newline="")):
+        line = f"Line {binding.original.line}"
+        if binding.error:
+            raise BadInput(f"{line} is no setting.", code="bad_env_file", hint="Write KEY=VALUE, quoted where needed.")
+        if binding.key is None:
+            continue
+        if binding.value is None:
+            raise BadInput(f"{line}: {binding.key[:60]} has no value.", code="value_missing", hint="Write KEY=VALUE.")
+        if binding.key in values:
+            raise BadInput(f"{line}: {binding.key} is given twice.", code="given_twice", hint="Give each setting once.")
+        values[binding.key] = binding.value
+    return values
+
+
+def _from_json(text: str) -> dict[str, str]:
+    try:
+        found = notation.loads(text, object_pairs_hook=_once)
+    except notation.JSONDecodeError as error:
+        raise BadInput(
+            f"The file is no JSON: line {error.lineno}, column {error.colno}.",
+            code="bad_json_file",
+            hint='Write one object: {"KEY": "value"}',
+        ) from None
+    if not isinstance(found, dict):
+        raise BadInput(
+            "The file holds no JSON object.", code="bad_json_file", hint='Write one object: {"KEY": "value"}'
+        )
+    values = {}
+    for key, value in found.items():
+        if isinstance(value, dict | list) or value is None:
+            raise BadInput(
+                f"The value of {key[:60]} is neither text nor number.",
+                code="bad_json_file",
+                hint="Settings are flat; write a structure as the text of its JSON.",
+            )
+        values[key] = value if isinstance(value, str) else notation.dumps(value)
+    return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadInput("A key is given twice.", code="given_twice", hint="Give each setting once.")
+    return found

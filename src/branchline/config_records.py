@@ -1,0 +1,49 @@
+"""Who changed which keys of which layer: what the config's own store cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from branchline.domain.layers import Layer
+from branchline.domain.project import Project
+
+
+class Done(StrEnum):
+    """What a change did to a key."""
+
+    SET = "set"
+    HIDDEN = "hidden"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True)
+class ConfigChange:
+    """One change. `version` is the one that it made; None where it was begun and nobody wrote down how it ended."""
+
+    id: int
+    layer: Layer
+    base: int
+    version: int | None
+    actor: str
+    at: datetime
+    keys: Mapping[str, Done]
+
+
+class ConfigChanges(Protocol):
+    """The changes of layers. Each is written down before the config's store is asked, and again afterwards."""
+
+    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
+        """Note that this is about to be written onto version `base`."""
+
+    def end(self, change: int, version: int) -> bool:
+        """Note the version that it made; whether nobody had done so before."""
+
+    def forget(self, change: int) -> None:
+        """It was refused: nothing was written."""
+
+    def of(self, layer: Layer) -> list[ConfigChange]:
+        """Newest first, those that did not end included."""

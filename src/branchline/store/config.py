@@ -1,0 +1,57 @@
+"""The changes of config, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from branchline.config_records import ConfigChange, Done
+from branchline.domain.layers import Layer
+from branchline.domain.project import Project
+from branchline.store import tables as t
+
+
+class SqlConfigChanges:
+    """Port `ConfigChanges`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._db = connection
+
+    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
+        """Note that this is about to be written onto version `base`."""
+        new = t.config_change.insert().values(
+            project_id=project.id, layer=layer.name, base=base, actor=actor, keys=dict(keys)
+        )
+        return int(self._db.execute(new.returning(t.config_change.c.id)).scalar_one())
+
+    def end(self, change: int, version: int) -> bool:
+        """Note the version that it made; whether nobody had done so before."""
+        open_ = (t.config_change.c.id == change) & t.config_change.c.version.is_(None)
+        return bool(self._db.execute(t.config_change.update().where(open_).values(version=version)).rowcount)
+
+    def forget(self, change: int) -> None:
+        """It was refused: nothing was written."""
+        open_ = (t.config_change.c.id == change) & t.config_change.c.version.is_(None)
+        self._db.execute(t.config_change.delete().where(open_))
+
+    def of(self, layer: Layer) -> list[ConfigChange]:
+        """Newest first, those that did not end included."""
+        query = (
+            sa.select(t.config_change)
+            .join_from(t.config_change, t.project)
+            .where(t.project.c.name == layer.project, t.config_change.c.layer == layer.name)
+            .order_by(t.config_change.c.id.desc())
+        )
+        return [
+            ConfigChange(
+                id=row.id,
+                layer=layer,
+                base=row.base,
+                version=row.version,
+                actor=row.actor,
+                at=row.at,
+                keys={key: Done(done) for key, done in row.keys.items()},
+            )
+            for row in self._db.execute(query)
+        ]
