@@ -77,6 +77,12 @@ def tell(variable: str) -> int:
     return 0
 
 
+def open_(name: str) -> int:
+    file = Path("/run/secrets", name)
+    print(repr(file.read_text() if file.exists() else None))
+    return 0
+
+
 def flood(lines: str) -> int:
     for number in range(int(lines)):
         sys.stdout.write(f"{number:09} {'x' * 89}\n")
@@ -130,4 +136,4 @@ def walls() -> int:
 
 if __name__ == "__main__":
     verb, *arguments = sys.argv[1:]
-    sys.exit(globals()[verb](*arguments))
+    sys.exit(globals()[{"open": "open_"}.get(verb, verb)](*arguments))

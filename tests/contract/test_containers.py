@@ -43,6 +43,7 @@ class Place:
         name: str = "release",
         log: FakeLog | None = None,
         stop: FakeInterrupt | None = None,
+        files: dict[str, str] | None = None,
         **variables: str,
     ) -> int:
         return self.containers.run(
@@ -55,6 +56,7 @@ class Place:
             Limits(),
             log or FakeLog(),
             stop or FakeInterrupt(),
+            {key: Secret(value) for key, value in (files or {}).items()},
         )
 
 
@@ -85,6 +87,8 @@ def _app(call: Call) -> int | None:
             call.say("to stderr")
         case "tell":
             call.say(repr(call.variables.get(arguments[0])))
+        case "open":
+            call.say(repr(call.files.get(arguments[0])))
         case "nap":
             call.say(f"token {time.time_ns()}")
             call.sleep(float(arguments[0]))
@@ -359,6 +363,15 @@ def test_variables_reach_the_command_as_they_are(place: Place, environment: Envi
 
     place.run(environment, "app", "tell", "ODD", log=log, ODD="a=b 'c'\n$HOME ü")
     assert log.lines == [repr("a=b 'c'\n$HOME ü")]
+
+
+def test_secrets_reach_the_command_as_files(place: Place, environment: Environment) -> None:
+    log = FakeLog()
+    files = {"KEY": "-----BEGIN-----\nü\n", "EMPTY": ""}
+    place.run(environment, "app", "open", "KEY", log=log, files=files)
+    place.run(environment, "app", "open", "EMPTY", name="other", log=log, files=files)
+    place.run(environment, "app", "open", "KEY", name="third", log=log)
+    assert log.lines == [repr(files["KEY"]), repr(""), "None"]
 
 
 def test_a_command_that_ended_is_not_run_again_until_it_is_forgotten(place: Place, environment: Environment) -> None:

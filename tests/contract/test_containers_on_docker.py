@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import resource
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -208,6 +211,39 @@ def test_secrets_appear_in_the_environment_only(
     listed = next(one for one in docker_api.containers() if one["Id"] == about["Id"])
     assert "hunter-two-42" not in json.dumps(listed)
     assert not [one for one in variables if "proxy" in one.lower()]
+
+
+def test_secrets_as_files_are_in_memory_and_gone_with_the_deployment(
+    docker_api: APIClient,
+    docker_containers: DockerContainers,
+    environment: Environment,
+    start: Callable[..., list[Instance]],
+    web: ServiceSpec,
+) -> None:
+    spec = replace(web, files={"ANSWER": Secret("hunter-two-42")})
+    (instance,) = start(environment, 1, spec)
+    about = docker_api.inspect_container(instance.name)
+    assert "hunter-two-42" not in json.dumps(about)
+    (mount,) = about["Mounts"]
+    assert (mount["Destination"], mount["RW"]) == ("/run/secrets", False)
+    folder = Path(mount["Source"])
+    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True).stdout
+    assert kind == "tmpfs\n"
+    assert [one.stat().st_mode & 0o777 for one in (folder.parents[1], folder / "ANSWER")] == [0o700, 0o444]
+    read = ["python3", "-c", "import os; os.setuid(65534); print(open('/run/secrets/ANSWER').read())"]
+    assert docker_containers.probe_command(instance, read, 10) == (True, "hunter-two-42")
+    written = ["python3", "-c", "open('/run/secrets/ANSWER', 'w')"]
+    assert not docker_containers.probe_command(instance, written, 10)[0]
+
+    # The machine was restarted: what was in memory is gone, and is there again once the container is.
+    docker_api.stop(instance.name, timeout=0)
+    shutil.rmtree(folder)
+    start(environment, 1, spec)
+    assert (folder / "ANSWER").read_text() == "hunter-two-42"
+    assert docker_containers.probe_command(instance, read, 10) == (True, "hunter-two-42")
+
+    docker_containers.stop(environment, 1, 0)
+    assert not folder.exists()
 
 
 def test_no_port_is_published_logs_are_bounded_and_crashes_mended(

@@ -14,6 +14,7 @@ import pytest
 
 from branchline.adapters.images import DockerImages
 from branchline.adapters.registry import RegistryArchive
+from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, BranchlineError, Cancelled, DeploymentFailed, PlatformBroke
 from branchline.ports import ImageArchive, Images
 from tests.contract.conftest import BASE_IMAGE
@@ -37,7 +38,13 @@ class World:
     """Start a container by this name."""
 
     def build(
-        self, dockerfile: str = "", *, target: str | None = None, stop: FakeInterrupt = GO_ON, **files: str
+        self,
+        dockerfile: str = "",
+        *,
+        target: str | None = None,
+        stop: FakeInterrupt = GO_ON,
+        secrets: dict[str, Secret] | None = None,
+        **files: str,
     ) -> str:
         """Build a context of these files."""
         if dockerfile:
@@ -56,6 +63,7 @@ class World:
             labels=LABELS,
             log=self.log,
             stop=stop,
+            secrets=secrets,
         )
 
 

@@ -24,6 +24,7 @@ class Call:
     command: tuple[str, ...]
     variables: dict[str, str]
     say: Callable[[str], None]
+    files: dict[str, str] = field(default_factory=dict)
     killed: threading.Event = field(default_factory=threading.Event)
 
     def sleep(self, seconds: float) -> None:
@@ -154,7 +155,7 @@ class FakeContainers:
         if container is None or not container.state.running:
             return False, "the container is not running"
         said: list[str] = []
-        variables = {key: value.reveal() for key, value in container.spec.variables.items()}
+        variables = _plain(container.spec.variables)
         program = self.programs.get(command[0], _succeeds)
         status = program(Call(tuple(command), variables, said.append))
         last = next((line for line in reversed(said) if line.strip()), "")
@@ -175,6 +176,7 @@ class FakeContainers:
         limits: Limits,
         log: Log,
         stop: Interrupt,
+        files: Mapping[str, Secret] | None = None,
     ) -> int:
         stop.check()
         with self._asked("run", environment.key, str(deployment), name):
@@ -184,7 +186,8 @@ class FakeContainers:
                     f"The image has no command {command[0]!r}.", code="command_not_found", hint="Check it."
                 )
             key = f"{environment.key}-d{deployment}-run-{name}"
-            one_off = self._one_offs.get(key) or self._begin(key, environment, deployment, command, variables)
+            one_off = self._one_offs.get(key)
+            one_off = one_off or self._begin(key, environment, deployment, command, variables, files or {})
         shown = 0
         try:
             while one_off.status is None or shown < len(one_off.output):
@@ -249,8 +252,8 @@ class FakeContainers:
             return
         container.state = replace(container.state, running=True, exit_code=None, restarts=0)
         program = self.programs.get(spec.command[0])
-        variables = {key: value.reveal() for key, value in spec.variables.items()}
-        status = program(Call(spec.command, variables, container.output.append)) if program else None
+        call = Call(spec.command, _plain(spec.variables), container.output.append, _plain(spec.files))
+        status = program(call) if program else None
         if status is not None:
             self.crash(container.instance, status)
 
@@ -271,9 +274,10 @@ class FakeContainers:
         deployment: int,
         command: Sequence[str],
         variables: Mapping[str, Secret],
+        files: Mapping[str, Secret],
     ) -> _OneOff:
         output: list[str] = []
-        call = Call(tuple(command), {name: value.reveal() for name, value in variables.items()}, output.append)
+        call = Call(tuple(command), _plain(variables), output.append, _plain(files))
         one_off = _OneOff(_owner(environment), deployment, call, output)
         program = self.programs.get(command[0], _succeeds)
 
@@ -310,3 +314,7 @@ def _owner(environment: Environment) -> Owner:
 
 def _succeeds(_: Call) -> int:
     return 0
+
+
+def _plain(secrets: Mapping[str, Secret]) -> dict[str, str]:
+    return {name: secret.reveal() for name, secret in secrets.items()}

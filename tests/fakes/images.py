@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, DeploymentFailed, PlatformBroke
 from branchline.ports import Interrupt, Log
 
@@ -38,6 +39,7 @@ class FakeImages:
         self.trouble = ""
         self.builds = 0
         self.cache_bound: int | None = None
+        self.secrets: list[dict[str, str]] = []
         self._registry = registry
         self._bases = {"scratch", *bases}
 
@@ -57,8 +59,10 @@ class FakeImages:
         labels: Mapping[str, str],
         log: Log,
         stop: Interrupt,
+        secrets: Mapping[str, Secret] | None = None,
     ) -> str:
         stop.check()
+        self.secrets.append({name: secret.reveal() for name, secret in (secrets or {}).items()})
         file = (context / dockerfile).resolve()
         if not file.is_relative_to(context.resolve()) or not file.is_file():
             missing = f"There is no {dockerfile} in the build context."

@@ -18,6 +18,7 @@ import pytest
 from docker import APIClient
 
 from branchline.adapters.images import DockerImages
+from branchline.domain.config import Secret
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke
 from branchline.stack.registry import Registry
 from tests.contract.conftest import BASE_IMAGE
@@ -44,7 +45,7 @@ def api() -> Iterator[APIClient]:
 def images(api: APIClient, registry: Registry, tmp_path: Path) -> DockerImages:
     """The adapter, with a CA bundle that nobody may find in an image."""
     (tmp_path / "ca.crt").write_text("very-private-bundle\n")
-    return DockerImages(None, registry.endpoint, tmp_path / "ca.crt")
+    return DockerImages(None, registry.endpoint, tmp_path / "ca.crt", lambda: tmp_path)
 
 
 @pytest.fixture
@@ -54,11 +55,18 @@ def build(images: DockerImages, tmp_path: Path) -> Build:
     context.mkdir()
     (context / "file").write_text(os.urandom(8).hex())
 
-    def made(text: str, log: FakeLog | None = None, stop: FakeInterrupt = GO_ON, **args: str) -> str:
+    def made(
+        text: str,
+        log: FakeLog | None = None,
+        stop: FakeInterrupt = GO_ON,
+        secrets: dict[str, Secret] | None = None,
+        **args: str,
+    ) -> str:
         (context / "Dockerfile").write_text(text)
         return images.build(
             context, dockerfile="Dockerfile", target=None, args=args, tag=f"{INSTANCE}:{time.time_ns()}",
             labels={"branchline.instance": INSTANCE, "branchline.project": "shop"}, log=log or FakeLog(), stop=stop,
+            secrets=secrets,
         )  # fmt: skip
 
     return made
@@ -96,6 +104,23 @@ def test_the_ca_bundle_is_there_and_stays_out_of_the_image(build: Build, api: AP
     exported = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
     assert b"very-private-bundle" not in exported
     assert b"RUN --mount" in exported or b"/run/secrets/ca" in exported  # the history is in what was searched
+
+
+def test_the_secrets_of_a_build_are_nowhere_afterwards(build: Build, api: APIClient, tmp_path: Path) -> None:
+    log, value = FakeLog(), f"canary-{os.urandom(8).hex()}"
+    text = f"FROM {BASE_IMAGE}\nCOPY file /\nRUN --mount=type=secret,id=TOKEN wc -c < /run/secrets/TOKEN && sleep 1\n"
+    seen: list[int] = []
+
+    class Looking(FakeInterrupt):
+        def check(self) -> None:
+            seen.extend(running(value))
+
+    image = build(text, log, Looking(), {"TOKEN": Secret(value)})
+    assert "  23" in log.lines
+    assert seen == []
+    assert value not in str(api.history(image)) + str(api.inspect_image(image)) + "".join(log.lines)
+    assert value.encode() not in subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    assert not list(tmp_path.glob("build-*"))
 
 
 def test_a_hundred_megabytes_of_output(build: Build) -> None:

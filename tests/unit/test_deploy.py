@@ -106,6 +106,7 @@ class World:
                 tier=Tier.NONPROD,
                 builds_at_once=2,
                 instance="blue",
+                build_secrets=variables.for_build,
             ),
             Launch(self.store, self.images, self.containers, self.databases, variables, health, domain="test"),
             TrafficShift(self.store, self.containers, self.proxy, health, domain="test"),
@@ -251,6 +252,54 @@ def test_optional_keys_have_defaults_which_services_and_the_config_change(world:
         (one, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == service]
         told = {key: value.reveal() for key, value in one.spec.variables.items()}
         assert (told["LEVEL"], told["COLOUR"], told["SIZE"]) == ("info", colour, "large")
+
+
+def test_where_secrets_are_files_no_variable_holds_one(world: World) -> None:
+    world.configs.put("shop", "develop", {"API_KEY": "very-secret-value", "DSN": "d", "TOKEN": "t", "COLOUR": "green"})
+    seen = []
+    world.containers.programs["migrate"] = lambda call: seen.append(call) or 0
+    manifest = (
+        NEEDS.replace("port: 8000", "port: 8000\n    environment: {PLAIN: text, COLOUR: red}") + "secrets: files\n"
+    )
+    assert world.deploy(manifest).state is State.SUCCEEDED
+    (web, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == "web"]
+    told = {key: value.reveal() for key, value in web.spec.variables.items()}
+    files = {key: value.reveal() for key, value in web.spec.files.items()}
+    assert (told["PLAIN"], told["PORT"], told["BRANCHLINE_SECRETS"]) == ("text", "8000", "/run/secrets")
+    assert files.pop("DATABASE_URL").startswith("postgresql://")
+    assert files == {
+        "API_KEY": "very-secret-value",
+        "DSN": "d",
+        "TOKEN": "t",
+        "COLOUR": "green",
+        "LEVEL": "info",
+        "SIZE": "small",
+    }
+    assert not {*files, "DATABASE_URL"} & set(told)
+    (migrate,) = seen
+    assert migrate.files["API_KEY"] == "very-secret-value"
+    assert "API_KEY" not in migrate.variables
+
+
+BUILDS = MANIFEST + "build: {secrets: [NPM_TOKEN]}\n"
+
+
+def test_a_build_gets_the_secrets_that_the_manifest_names(world: World) -> None:
+    world.configs.put("shop", "_common", {"NPM_TOKEN": "very-secret-value", "OTHER": "x"})
+    done = world.deploy(BUILDS)
+    assert done.state is State.SUCCEEDED
+    assert world.images.secrets[0] == {"NPM_TOKEN": "very-secret-value"}
+    assert "very-secret-value" not in world.log(done.id)
+
+
+def test_a_build_whose_secret_is_not_set_says_so(world: World) -> None:
+    done = world.deploy(BUILDS)
+    assert (done.state, done.failed_stage) == (State.FAILED, Stage.BUILD)
+    assert done.failure
+    assert (done.failure.code, done.failure.sentence) == (
+        "config_missing",
+        "The config of shop develop lacks NPM_TOKEN.",
+    )
 
 
 def test_an_attempt_that_goes_on_asks_for_keys_in_what_was_pinned(world: World) -> None:

@@ -223,12 +223,12 @@ def test_what_failures_mean(text: str, kind: type[BranchlineError], code: str, w
 def test_the_command(tmp_path: Path) -> None:
     command = build_command(
         "/usr/bin/docker", tmp_path, dockerfile=tmp_path / "Dockerfile", target="run time", args={"B": "2 3", "A": "1"},
-        tag="t:1", labels={"branchline.project": "shop"}, ca_bundle=Path("/ca.crt"), id_file=Path("/id"),
+        tag="t:1", labels={"branchline.project": "shop"}, secrets={"ca": Path("/ca.crt"), "TOKEN": Path("/memory/0")}, id_file=Path("/id"),
     )  # fmt: skip
     assert command == [
         "/usr/bin/docker", "build", "--progress=plain", "--iidfile=/id", f"--file={tmp_path}/Dockerfile", "--tag=t:1",
         "--target=run time", "--build-arg=A=1", "--build-arg=B=2 3", "--label=branchline.project=shop",
-        "--secret=id=ca,src=/ca.crt", str(tmp_path),
+        "--secret=id=TOKEN,src=/memory/0", "--secret=id=ca,src=/ca.crt", str(tmp_path),
     ]  # fmt: skip
 
 

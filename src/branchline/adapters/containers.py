@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from docker.errors import NotFound
@@ -16,8 +17,10 @@ from branchline.adapters.docker_remove import remove_all, remove_container, stop
 from branchline.adapters.docker_run import OneOff
 from branchline.adapters.docker_start import Starter
 from branchline.adapters.lines import Lines
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.config import Secret
 from branchline.domain.environment import Environment
+from branchline.domain.errors import PlatformBroke
 from branchline.domain.manifest import Limits
 from branchline.layout import Layout
 from branchline.ports import NETWORK, STOPPED, Instance, InstanceState, Interrupt, Log, ServiceSpec
@@ -38,6 +41,7 @@ class DockerContainers:
         self._layout = layout
         self._networks = Networks(self._engine, layout)
         maker = Maker(self._engine)
+        self._files = SecretFiles(layout.instance)
         self._starter = Starter(self._engine, maker, self._networks, layout.instance)
         self._one_off = OneOff(self._engine, maker)
 
@@ -55,7 +59,8 @@ class DockerContainers:
         Raises DeploymentFailed (`command_not_found`, `command_not_executable`, `bad_image`, `too_many_containers`)
         where one can never start; those of the deployment that were not there before are removed then.
         """
-        self._starter.start(environment, deployment, services, stop)
+        files = {name: secret for service in services for name, secret in service.files.items()}
+        self._starter.start(environment, deployment, services, stop, self._written(environment, deployment, files))
         return self.instances(environment, deployment)
 
     @in_our_words
@@ -110,6 +115,7 @@ class DockerContainers:
         limits: Limits,
         log: Log,
         stop: Interrupt,
+        files: Mapping[str, Secret] | None = None,
     ) -> int:
         """Run a command once. One that ended while no runner lived is not run again: its output and status count.
 
@@ -125,6 +131,7 @@ class DockerContainers:
             limits=limits,
             labels=names.labels_of_environment(instance, environment) | names.labels_of_run(deployment, name),
             network=self._networks.ensure(environment).name,
+            secrets=self._written(environment, deployment, files or {}),
         )
         return self._one_off.run(new, log, stop)
 
@@ -137,6 +144,7 @@ class DockerContainers:
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
         """Stop and remove all containers of a deployment at once, one-off commands included."""
         stop_all(self._engine, self._find(environment, deployment), grace)
+        self._files.remove(environment, deployment)
 
     @in_our_words
     def missing(self, environment: Environment, deployment: int, services: Mapping[str, int]) -> list[str]:
@@ -162,7 +170,23 @@ class DockerContainers:
     def destroy(self, environment: Environment) -> None:
         """Remove whatever the environment has in Docker."""
         remove_all(self._engine, self._find(environment))
+        self._files.remove_all(environment)
         self._networks.remove(environment)
+
+    def _written(self, environment: Environment, deployment: int, files: Mapping[str, Secret]) -> Path | None:
+        """The folder with a deployment's secrets, which must be there whenever one of its containers starts.
+
+        Raises PlatformBroke (`engine_elsewhere`) where Docker could not mount it.
+        """
+        if not files:
+            return None
+        if not self._engine.local:
+            raise PlatformBroke(
+                "Secrets as files need a Docker engine on this machine.",
+                code="engine_elsewhere",
+                hint="Take `secrets: files` out of the manifest, or run Branchline where the engine runs.",
+            )
+        return self._files.write(environment, deployment, files)
 
     def _find(
         self, environment: Environment, deployment: int | None = None, kind: str | None = None

@@ -7,12 +7,14 @@ import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from docker.errors import APIError, ImageNotFound
-from docker.types import LogConfig
+from docker.types import LogConfig, Mount
 
 from branchline.adapters.docker_engine import DockerEngine, explanation
+from branchline.adapters.secret_files import INSIDE
 from branchline.domain.config import Secret
 from branchline.domain.errors import DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Limits
@@ -45,6 +47,7 @@ class NewContainer:
     address: str | None = None
     hosts: Sequence[str] = ()
     keep_running: bool = False
+    secrets: Path | None = None
 
 
 class Maker:
@@ -79,6 +82,7 @@ class Maker:
             # that as stopped by hand, so nothing would come back.
             restart_policy={"Name": "always"} if new.keep_running else None,
             extra_hosts=list(new.hosts),
+            mounts=[Mount(INSIDE, str(new.secrets), type="bind", read_only=True)] if new.secrets else None,
         )
         endpoints = {new.network: client.create_endpoint_config(ipv4_address=new.address)}
         try:

@@ -43,6 +43,12 @@ class DockerEngine:
         self._lock = threading.Lock()
 
     @property
+    def local(self) -> bool:
+        """Whether it runs on this machine, as far as its address tells."""
+        host = self._docker_host or os.environ.get("DOCKER_HOST") or "unix://"
+        return host.startswith("unix://")
+
+    @property
     def client(self) -> APIClient:
         """The connection; safe to share between threads."""
         with self._lock:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -43,15 +45,21 @@ class Starter:
         self._instance = instance
 
     def start(
-        self, environment: Environment, deployment: int, services: Sequence[ServiceSpec], stop: Interrupt
+        self,
+        environment: Environment,
+        deployment: int,
+        services: Sequence[ServiceSpec],
+        stop: Interrupt,
+        secrets: Path | None,
     ) -> None:
-        """Start what is not running yet."""
+        """Start what is not running yet. `secrets` is a folder that they all find at its place."""
         network = self._networks.ensure(environment)
         avoid: set[str] = set()
         for _ in range(_ATTEMPTS):
             stop.check()
             existing = self._find(environment, deployment, names.KIND_SERVICE)
             plan = self._plan(environment, deployment, services, network, existing, avoid)
+            plan = [replace(new, secrets=secrets) for new in plan]
             try:
                 return self._start_all(plan, existing, stop)
             except _AddressTakenError as taken:

@@ -91,10 +91,10 @@ def build_command(
     args: Mapping[str, str],
     tag: str,
     labels: Mapping[str, str],
-    ca_bundle: Path | None,
+    secrets: Mapping[str, Path],
     id_file: Path,
 ) -> list[str]:
-    """The arguments of `docker build`. The CA bundle goes in as the BuildKit secret `ca`, never into a layer."""
+    """The arguments of `docker build`. Secrets are files by their id: they go in by BuildKit, never into a layer."""
     return [
         program,
         "build",
@@ -105,7 +105,7 @@ def build_command(
         *([f"--target={target}"] if target else []),
         *(f"--build-arg={key}={value}" for key, value in sorted(args.items())),
         *(f"--label={key}={value}" for key, value in sorted(labels.items())),
-        *([f"--secret=id=ca,src={ca_bundle}"] if ca_bundle else []),
+        *(f"--secret=id={name},src={file}" for name, file in sorted(secrets.items())),
         str(context),
     ]
 

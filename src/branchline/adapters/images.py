@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from branchline.adapters.image_build import build_command, builder_environment, 
 from branchline.adapters.image_build_log import BuildLog
 from branchline.adapters.image_transfer import pull, push
 from branchline.adapters.process import run
+from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.ports import Interrupt, Log
 
@@ -25,17 +26,30 @@ _REFERENCE = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}")
 _PRUNE_SECONDS = 600.0
 
 
+def no_scratch() -> Path:
+    """Where nobody has said which folder is in memory; raises PlatformBroke (`no_memory_folder`)."""
+    raise PlatformBroke("There is no folder in memory for secrets.", code="no_memory_folder", hint="Mount a tmpfs.")
+
+
 class DockerImages:
     """Images by a Docker engine (`None`: DOCKER_HOST or the local socket) and a registry (`host[:port][/path]`).
 
     Builds get the CA bundle, where there is one, as the BuildKit secret `ca`.
     """
 
-    def __init__(self, docker_host: str | None, registry: str, ca_bundle: Path | None = None) -> None:
+    def __init__(
+        self,
+        docker_host: str | None,
+        registry: str,
+        ca_bundle: Path | None = None,
+        scratch: Callable[[], Path] = no_scratch,
+    ) -> None:
+        """`scratch` gives a folder in memory for the secrets of builds."""
         self._docker_host = docker_host
         self._engine = DockerEngine(docker_host)
         self._registry = registry.rstrip("/")
         self._ca_bundle = ca_bundle
+        self._scratch = scratch
 
     @cached_property
     def _builder(self) -> str:
@@ -52,6 +66,7 @@ class DockerImages:
         labels: Mapping[str, str],
         log: Log,
         stop: Interrupt,
+        secrets: Mapping[str, Secret] | None = None,
     ) -> str:
         """See ports.Images.
 
@@ -59,7 +74,7 @@ class DockerImages:
         PlatformBroke (`no_builder`, `docker_unreachable`, `docker_disk_full`, `base_image_unavailable`).
         """
         file = find_dockerfile(context, dockerfile)
-        with tempfile.TemporaryDirectory(prefix="branchline-build-") as folder:
+        with tempfile.TemporaryDirectory(prefix="branchline-build-") as folder, self._files(secrets or {}) as files:
             id_file = Path(folder, "id")
             command = build_command(
                 self._builder,
@@ -69,7 +84,7 @@ class DockerImages:
                 args=args,
                 tag=tag,
                 labels=labels,
-                ca_bundle=self._ca_bundle,
+                secrets=files,
                 id_file=id_file,
             )
             shown = BuildLog(log)
@@ -77,6 +92,20 @@ class DockerImages:
             if done.exit_code != 0:
                 raise failure(done, shown, target)
             return id_file.read_text().strip()
+
+    @contextmanager
+    def _files(self, secrets: Mapping[str, Secret]) -> Iterator[dict[str, Path]]:
+        """The secrets of a build as files: on a command line, or in a variable of a process, others could see them."""
+        files = {"ca": self._ca_bundle} if self._ca_bundle else {}
+        if not secrets:
+            yield files
+            return
+        with tempfile.TemporaryDirectory(prefix="build-", dir=self._scratch()) as folder:
+            for number, (name, secret) in enumerate(sorted(secrets.items())):
+                files[name] = Path(folder, str(number))
+                files[name].touch(mode=0o600)
+                files[name].write_text(secret.reveal())
+            yield files
 
     @in_our_words
     def publish(self, image: str, repository: str, tag: str, log: Log, stop: Interrupt) -> str:

@@ -14,6 +14,7 @@ from branchline.adapters.images import DockerImages
 from branchline.adapters.postgres import PostgresDatabases
 from branchline.adapters.probes import NetworkProbes
 from branchline.adapters.registry import RegistryArchive
+from branchline.adapters.secret_files import SecretFiles
 from branchline.adapters.vault import VaultConfigReader
 from branchline.bootstrap import open_store
 from branchline.domain.environment import Tier
@@ -54,7 +55,7 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     store = open_store(endpoints, sessions=sessions_of(runner))
     docker = endpoints.docker(tier)
     containers = DockerContainers(docker, layout)
-    images = DockerImages(docker, endpoints.registry, settings.build_ca_bundle)
+    images = DockerImages(docker, endpoints.registry, settings.build_ca_bundle, SecretFiles(layout.instance).scratch)
     host, port = endpoints.database_for_containers(tier)
     passwords = layout.key(f"database-{tier}.key")
     databases = PostgresDatabases(endpoints.tier_database(tier), host, port, passwords, tier)
@@ -71,6 +72,7 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         tier=tier,
         builds_at_once=settings.builds_at_once,
         instance=layout.instance,
+        build_secrets=variables.for_build,
     )
     proxy = CaddyProxy(layout, settings)
     launch = Launch(store, images, containers, databases, variables, health, domain=settings.domain)

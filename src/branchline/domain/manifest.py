@@ -51,6 +51,11 @@ class Build(Part):
     dockerfile: RelativePath = Field("Dockerfile", description="Path of the Dockerfile within the context.")
     target: str | None = Field(None, description="Stage of the Dockerfile that runs in environments.")
     args: dict[str, Text] = Field(default_factory=dict, description="Build arguments; never put a secret here.")
+    secrets: list[Key] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Keys of the config that the build gets, each as a BuildKit secret of the same id.",
+    )
 
     @field_validator("context", "dockerfile")
     @classmethod
@@ -58,6 +63,15 @@ class Build(Part):
         if path.startswith("/") or ".." in path.split("/") or "\x00" in path:
             raise ValueError(f"{path!r} leaves the repository; give a path inside it")
         return path
+
+    @field_validator("secrets")
+    @classmethod
+    def _not_ours(cls, secrets: list[str]) -> list[str]:
+        if "ca" in secrets:
+            raise ValueError("the platform gives builds a secret `ca` itself: the CA bundle")
+        if twice := _first_twice(secrets):
+            raise ValueError(f"{twice} is named twice")
+        return secrets
 
 
 class Test(Part):
@@ -226,6 +240,11 @@ class Manifest(Part):
     services: dict[Name, Service] = Field(min_length=1, max_length=20)
     databases: dict[Name, Database] = Field(default_factory=dict, max_length=8)
     config: ConfigKeys = Field(default_factory=ConfigKeys)
+    secrets: Literal["environment", "files"] = Field(
+        "environment",
+        description="How containers get the config and their databases' URLs: as environment variables, or as files in "
+        "/run/secrets, which are in memory and never on a disk.",
+    )
     environments: dict[Name, EnvironmentRule] = Field(
         default_factory=lambda: {"develop": EnvironmentRule(on=On(branch="develop"))}, min_length=1
     )

@@ -79,16 +79,18 @@ class Launch:
         command = scene.manifest.release
         if command is None:
             return StageResult(note="the manifest names no release command", skipped=True)
+        given = self._variables.of(scene)
         status = self._containers.run(
             scene.environment,
             "release",
             scene.deployment.id,
             scene.image,
             command,
-            self._variables.of(scene),
+            given.variables,
             Limits(),
             scene.log,
             scene.stop,
+            given.files,
         )
         if status != 0:
             raise DeploymentFailed(
@@ -112,6 +114,7 @@ class Launch:
         self._start(scene)
 
     def _start(self, scene: Scene) -> list[Instance]:
+        given = {name: self._variables.of(scene, service) for name, service in scene.manifest.services.items()}
         services = [
             ServiceSpec(
                 name=name,
@@ -119,7 +122,8 @@ class Launch:
                 command=service.command,
                 replicas=service.deploy.replicas,
                 port=service.port,
-                variables=self._variables.of(scene, service),
+                variables=given[name].variables,
+                files=given[name].files,
                 limits=service.deploy.resources.limits,
                 stop_grace_period=service.stop_grace_period,
             )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from branchline.domain.config import Secret
 from branchline.domain.deployment import Deployment, Fence
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import DeploymentFailed, PlatformBroke, TakenOver
@@ -42,6 +43,7 @@ class Pipeline:
         tier: Tier,
         builds_at_once: int,
         instance: str,
+        build_secrets: Callable[[Scene], Mapping[str, Secret]],
     ) -> None:
         self._store = store
         self._source = source
@@ -49,6 +51,7 @@ class Pipeline:
         self._containers = containers
         self._databases = databases
         self._work = work
+        self._build_secrets = build_secrets
         self.image_labels = {"branchline.instance": instance}
         """What all images of this platform carry, whatever they are called."""
         self._testing: set[Fence] = set()  # whose tests have begun: they may be cut off, and begin again
@@ -198,6 +201,7 @@ class Pipeline:
                 labels={**self.image_labels, "branchline.project": scene.project.name},
                 log=scene.log,
                 stop=scene.stop,
+                secrets=self._build_secrets(scene),
             )
 
     @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from branchline.domain.config import Secret
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from branchline.domain.config import Config, Secret
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Service
 from branchline.operations.scene import Scene
 from branchline.ports import ConfigReader, Databases
+
+SECRETS = "/run/secrets"
+"""Where a container finds its secrets, where they are files."""
 
 
 def of_platform(scene: Scene) -> dict[str, Secret]:
@@ -18,6 +24,14 @@ def of_platform(scene: Scene) -> dict[str, Secret]:
         "BRANCHLINE_DEPLOYMENT": Secret(str(about.id)),
         "BRANCHLINE_COMMIT": Secret(about.commit),
     }
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a container is given: environment variables, and secrets as files where the manifest asks for these."""
+
+    variables: Mapping[str, Secret]
+    files: Mapping[str, Secret]
 
 
 class Variables:
@@ -33,17 +47,10 @@ class Variables:
         Raises DeploymentFailed (`config_missing`) that names all keys which the manifest requires and it lacks.
         """
         config = self._config.read(scene.environment, scene.deployment.config)
-        if missing := [key for key in scene.manifest.config.required if key not in config]:
-            about = scene.deployment
-            raise DeploymentFailed(
-                f"The config of {about.project} {about.environment} lacks {', '.join(missing)}.",
-                code="config_missing",
-                hint=f"`branchline config set {about.project} {about.environment} {missing[0]}`, "
-                "or take it out of `config.required` in the manifest.",
-            )
+        _check_there(scene, config, scene.manifest.config.required, "take it out of `config.required` in the manifest")
         return config.versions
 
-    def of(self, scene: Scene, service: Service | None = None) -> dict[str, Secret]:
+    def of(self, scene: Scene, service: Service | None = None) -> Given:
         """For a service, or for the release command; all secret values are hidden from the log from now on.
 
         Reads the config at the versions that `prepare` pinned, so that all containers of a deployment agree.
@@ -54,8 +61,38 @@ class Variables:
             for name, database in scene.manifest.databases.items()
         }
         scene.log.hide([*config.values(), *urls.values()])
-        named = scene.manifest.config.optional | (service.environment if service else {})
-        plain = {key: Secret(value) for key, value in named.items()}
-        port = {"PORT": Secret(str(service.port))} if service and service.port else {}
-        release = {"BRANCHLINE_RELEASE": Secret(scene.release)}
-        return {**urls, **plain, **config, **port, **of_platform(scene), **release}
+        defaults = {key: Secret(value) for key, value in scene.manifest.config.optional.items()}
+        plain = {key: Secret(value) for key, value in service.environment.items()} if service else {}
+        told = {"BRANCHLINE_RELEASE": Secret(scene.release), **of_platform(scene)}
+        if service and service.port:
+            told["PORT"] = Secret(str(service.port))
+        if scene.manifest.secrets == "environment":
+            return Given({**urls, **defaults, **plain, **config, **told}, {})
+        # A program looks for a key in one place, whether somebody has set it or its default holds.
+        files = {**urls, **defaults, **config}
+        variables = {key: value for key, value in plain.items() if key not in files}
+        return Given({**variables, **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, files)
+
+    def for_build(self, scene: Scene) -> dict[str, Secret]:
+        """The secrets that the manifest names for the build, from the newest config; hidden from the log from now on.
+
+        Raises DeploymentFailed (`config_missing`) that names all keys which are not there.
+        """
+        names = scene.manifest.build.secrets
+        if not names:
+            return {}
+        config = self._config.read(scene.environment, scene.deployment.config)
+        _check_there(scene, config, names, "take it out of `build.secrets` in the manifest")
+        scene.log.hide([config[name] for name in names])
+        return {name: config[name] for name in names}
+
+
+def _check_there(scene: Scene, config: Config, keys: Sequence[str], otherwise: str) -> None:
+    missing = [key for key in keys if key not in config]
+    if missing:
+        about = scene.deployment
+        raise DeploymentFailed(
+            f"The config of {about.project} {about.environment} lacks {', '.join(missing)}.",
+            code="config_missing",
+            hint=f"`branchline config set {about.project} {about.environment} {missing[0]}`, or {otherwise}.",
+        )

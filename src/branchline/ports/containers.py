@@ -14,7 +14,11 @@ from branchline.ports.basics import Interrupt, Log
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """What to start for one service of one deployment."""
+    """What to start for one service of one deployment.
+
+    `files` are secrets that its containers find in `/run/secrets`, in memory. All services of a deployment have the
+    same ones, or none.
+    """
 
     name: str
     image: str
@@ -22,6 +26,7 @@ class ServiceSpec:
     replicas: int = 1
     port: int | None = None
     variables: Mapping[str, Secret] = field(default_factory=dict)
+    files: Mapping[str, Secret] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     stop_grace_period: float = 30.0
 
@@ -98,6 +103,7 @@ class Containers(Protocol):
         limits: Limits,
         log: Log,
         stop: Interrupt,
+        files: Mapping[str, Secret] | None = None,
     ) -> int:
         """Run a command once in a container of its own and return its exit status.
 
@@ -112,7 +118,7 @@ class Containers(Protocol):
         """Remove what `run` left behind, once its status is written down somewhere else."""
 
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
-        """SIGTERM all containers of a deployment at once, SIGKILL after `grace` seconds, remove them.
+        """SIGTERM all containers of a deployment at once, SIGKILL after `grace` seconds, remove them and their files.
 
         One-off commands included. An image may name another signal than SIGTERM (STOPSIGNAL).
         """

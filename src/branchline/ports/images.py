@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from branchline.domain.config import Secret
 from branchline.ports.basics import Interrupt, Log
 
 
@@ -23,6 +24,7 @@ class Images(Protocol):
         labels: Mapping[str, str],
         log: Log,
         stop: Interrupt,
+        secrets: Mapping[str, Secret] | None = None,
     ) -> str:
         """Build with BuildKit, tag the image locally and return its id (`sha256:…`).
 

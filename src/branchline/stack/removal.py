@@ -13,6 +13,7 @@ from functools import partial
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 
+from branchline.adapters.secret_files import remove_instance_files
 from branchline.domain.errors import BranchlineError
 from branchline.layout import Layout
 from branchline.settings import Settings
@@ -39,8 +40,9 @@ def remove_platform(settings: Settings, say: Say) -> None:
 def remove_instance(instance: str, endpoint: str = "") -> list[str]:
     """Remove what carries the instance's label or name; return what was removed.
 
-    Where no engine answers there is nothing that could be removed.
+    Where no engine answers there is nothing that could be removed but what is in memory.
     """
+    remove_instance_files(instance)
     removed = []
     try:
         with engine(endpoint, REMOVAL_LIMIT) as docker:
