@@ -70,7 +70,7 @@ def test_a_branch_runs_with_what_it_inherits_until_it_is_applied(platform: Platf
     assert explained["PLAIN_B"]["origin"]["layer"] == "develop"
     assert [one["layer"] for one in explained["PLAIN_B"]["hides"]] == ["_common"]
     assert explained["PLAIN_C"]["origin"]["hidden"]
-    assert {one["origin"]["by"] for one in explained.values()} == {"admin"}
+    assert {one["origin"]["by"] for one in explained.values()} == {"bootstrap"}
     differences = {one["key"]: one["what"] for one in config(platform, "diff", name, "login", "develop")}
     assert differences == {"PLAIN_C": "right", "PLAIN_D": "differs"}
 
