@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import hvac
 import requests
@@ -23,13 +21,9 @@ from hvac.exceptions import (
     VaultError,
     VaultNotInitialized,
 )
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
+from branchline.adapters.vault_http import CONNECT_SECONDS, READ_SECONDS, UNTRUSTED, http_session, shown_address
 from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke
-
-CONNECT_SECONDS = 2.0
-READ_SECONDS = 10.0
 
 _LARGE = "All settings of an environment together may have 1 MiB; put larger things into a file or a bucket."
 
@@ -54,7 +48,7 @@ class VaultSession:
         self._mount = mount
         self._role = role
         self._logins: dict[str, _Login] = {}
-        self._http = _http_session(url)
+        self._http = http_session(url)
 
     def ask(self, who: str, sign: Callable[[], str], question: Callable[[hvac.Client], _Answer]) -> _Answer:
         """Answer the question under the login of `who`, which is made with a token from `sign` where there is none.
@@ -101,6 +95,8 @@ class VaultSession:
         match error:
             case requests.Timeout():
                 what = "does not answer in time"
+            case requests.exceptions.SSLError():
+                what, hint = "has a certificate that this machine does not trust", UNTRUSTED
             case requests.RequestException():
                 what = "cannot be reached"
             case _ if "too large" in words:
@@ -120,43 +116,9 @@ class VaultSession:
             case Forbidden() | Unauthorized() | InvalidRequest() | InvalidPath() if said is not None:
                 what, code = "refuses us", "config_refused"
                 hint = "Its login mounts, roles and policies must be those that the platform sets up."
+                hint += " In one of your own, `branchline vault setup` does."
                 if f"/auth/{self._mount}/login" in str(getattr(error, "url", "")):
                     hint += f" It said of our login: {words[:300]}"
             case _:
                 what, hint = "gives answers that no Vault gives", "Check the setting `vault_url`."
-        return PlatformBroke(f"The config store at {_address(self._url)} {what}.", code=code, hint=hint)
-
-
-def _http_session(url: str) -> requests.Session:
-    session = requests.Session()
-    # Connections refused or a sealed store are mostly a restart: half a second later it is back. Requests that may
-    # have been received are not repeated here.
-    retries = Retry(
-        total=None,
-        connect=3,
-        read=False,
-        other=False,
-        status=3,
-        status_forcelist=(503,),
-        allowed_methods=None,
-        backoff_factor=0.25,
-        respect_retry_after_header=False,
-        raise_on_status=False,
-    )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retries))
-    session.trust_env = not _on_this_machine(url)  # a proxy of the environment must not see loopback traffic
-    return session
-
-
-def _on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _address(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return PlatformBroke(f"The config store at {shown_address(self._url)} {what}.", code=code, hint=hint)

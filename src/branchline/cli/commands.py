@@ -34,6 +34,7 @@ COMMANDS = {
     "whoami": "access",
     "token": "access",
     "audit": "access",
+    "vault": "vault",
 }
 """Every command and the module that holds it. Only that one is loaded: the others would cost time."""
 

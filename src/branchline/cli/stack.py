@@ -32,7 +32,7 @@ def up(
     """
     from branchline.stack import control  # noqa: PLC0415 half a second that other commands do not need
 
-    settings = _settings()
+    settings = own_settings()
     if detach:
         _show_addresses(settings, control.up_detached(settings, _tell))
     else:
@@ -48,7 +48,7 @@ def stop(
     """Stop the platform on this machine. Its data stay."""
     from branchline.stack import control  # noqa: PLC0415
 
-    settings = _settings()
+    settings = own_settings()
     if environments:
         control.stop_with_environments(settings, _tell)
         say("The platform and its environments are stopped.")
@@ -65,7 +65,7 @@ def status(json: Json = False) -> None:
     """
     from branchline.stack.inspection import look  # noqa: PLC0415
 
-    seen = look(_settings())
+    seen = look(own_settings())
     if json:
         as_json(_as_dict(seen))
     else:
@@ -82,7 +82,7 @@ def doctor(json: Json = False) -> None:
     """
     from branchline.stack.doctor import examine  # noqa: PLC0415
 
-    findings = examine(_settings())
+    findings = examine(own_settings())
     wrong = [finding for finding in findings if not finding.well]
     if json:
         as_json({"well": not wrong, "findings": [asdict(finding) for finding in findings]})
@@ -99,7 +99,8 @@ def doctor(json: Json = False) -> None:
         raise typer.Exit(UNWELL)
 
 
-def _settings() -> Settings:
+def own_settings() -> Settings:
+    """The settings of this machine's platform; raises BadInput (`bad_settings`)."""
     from pydantic import ValidationError  # noqa: PLC0415
 
     from branchline.domain.errors import BadInput  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Who may do what in OpenBao: mounts, policies and roles, and how they get there.
+"""Who may do what in OpenBao, or another Vault: mounts, policies and roles, and how they get into the embedded one.
 
 | identity | key | may |
 |---|---|---|
@@ -6,33 +6,43 @@
 | config-writer | keys/server.pem | read and write nonprod; write production's values and read only its keys |
 | runtime, nonprod | keys/nonprod.pem | read the layers of the one nonprod environment that its token names |
 | runtime, production | keys/production.pem | read the config of the one production environment that its token names |
+
+Only the embedded OpenBao knows the operator. A Vault of somebody else's gets the rest from `external_vault`: nothing of
+that may be what either OpenBao or HashiCorp's Vault lacks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from branchline.layout import Layout
+from branchline.stack import vault_hcl
 from branchline.stack.asking import ask
 from branchline.stack.part import NotReady
+from branchline.stack.vault_setup import Request, bring_about
 
 TIERS = ("nonprod", "production")
 MAX_VERSIONS = 500
 """A deployment pins the version it ran with; a pruned version cannot be rolled back to."""
 
-Request = tuple[str, dict[str, Any]]
-"""A path, and what is written there."""
+MOUNTS: list[Request] = [
+    *((f"sys/mounts/{tier}", {"type": "kv", "options": {"version": "2"}}) for tier in TIERS),
+    *((f"sys/auth/jwt-{name}", {"type": "jwt"}) for name in ("server", *TIERS)),
+]
+"""Where config lies, and the doors to it."""
 
 OPERATOR_POLICY = 'path "*" { capabilities = ["create","read","update","patch","delete","list","scan","sudo"] }'
 
 CONFIG_WRITER_POLICY = """\
 path "nonprod/data/*"       { capabilities = ["create", "update", "patch", "read"] }
 path "nonprod/subkeys/*"    { capabilities = ["read"] }
-path "nonprod/metadata/*"   { capabilities = ["read", "list", "scan", "delete"] }
+path "nonprod/metadata/*"   { capabilities = ["read", "list", "delete"] }
 path "production/data/*"    { capabilities = ["create", "update", "patch"] }
 path "production/subkeys/*" { capabilities = ["read"] }
 path "production/metadata/*" { capabilities = ["read", "list"] }
@@ -90,14 +100,15 @@ def operator_requests(layout: Layout) -> str:
         ("auth/jwt-operator/role/operator", OPERATOR_ROLE),
     ]
     return "".join(
-        f'  request "r{number}" {{\n    operation = "update"\n    path = "{path}"\n    data = {_hcl(data)}\n  }}\n'
+        f'  request "r{number}" {{\n    operation = "update"\n    path = "{path}"\n'
+        f"    data = {vault_hcl.value(data)}\n  }}\n"
         for number, (path, data) in enumerate(requests)
     )
 
 
 def fingerprint(layout: Layout) -> str:
     """Changes when the rules do."""
-    wanted = [_rules(layout, dict.fromkeys(TIERS, "accessor")), MAX_VERSIONS]
+    wanted = [_keys(layout, "operator"), rules(layout, {f"jwt-{tier}": "accessor" for tier in TIERS}), MOUNTS]
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
@@ -106,38 +117,45 @@ def arrange(server: str, layout: Layout) -> None:
 
     Raises NotReady where the server does not take them (yet).
     """
-    token = _log_in(server, layout)
-    mounts, logins = _ask(server, "sys/mounts", token), _ask(server, "sys/auth", token)
-    for tier in TIERS:
-        if f"{tier}/" not in mounts:
-            _ask(server, f"sys/mounts/{tier}", token, {"type": "kv", "options": {"version": "2"}})
-    for name in ("server", *TIERS):
-        if f"jwt-{name}/" not in logins:
-            _ask(server, f"sys/auth/jwt-{name}", token, {"type": "jwt"})
-    logins = _ask(server, "sys/auth", token)
-    for path, data in _rules(layout, {tier: logins[f"jwt-{tier}/"]["accessor"] for tier in TIERS}):
-        _ask(server, path, token, data)
+    operators: Request = ("auth/jwt-operator/config", _keys(layout, "operator"))
+    bring_about(
+        _Operator(server, _log_in(server, layout)),
+        MOUNTS,
+        lambda accessors: [operators, *rules(layout, accessors)],
+    )
 
 
-def _rules(layout: Layout, accessors: dict[str, str]) -> list[Request]:
-    rules: list[Request] = [
+def ask_as_operator(server: str, layout: Layout, path: str, data: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Read a path of the server at `host:port` with the operator's rights, or write `data` there.
+
+    Raises NotReady where it does not take that (yet).
+    """
+    return _ask(server, path, _log_in(server, layout), data)
+
+
+def rules(layout: Layout, accessors: Mapping[str, str]) -> list[Request]:
+    """What is written once the mounts are there; `accessors` says what the server calls the tiers' doors."""
+    wanted: list[Request] = [
         ("auth/jwt-server/config", _keys(layout, "server")),
         ("sys/policies/acl/config-writer", {"policy": CONFIG_WRITER_POLICY}),
         ("auth/jwt-server/role/config-writer", CONFIG_WRITER_ROLE),
     ]
     for tier in TIERS:
-        rules += [
+        wanted += [
             (f"auth/jwt-{tier}/config", _keys(layout, tier)),
-            (f"sys/policies/acl/runtime-{tier}", {"policy": runtime_policy(tier, accessors[tier])}),
+            (f"sys/policies/acl/runtime-{tier}", {"policy": runtime_policy(tier, accessors[f"jwt-{tier}"])}),
             (f"auth/jwt-{tier}/role/runtime", runtime_role(tier)),
             (f"{tier}/config", {"max_versions": MAX_VERSIONS}),
         ]
-    return rules
+    return wanted
 
 
 def _keys(layout: Layout, name: str) -> dict[str, Any]:
-    public = (layout.home / "keys" / f"{name}.pub").read_text()
-    return {"jwt_validation_pubkeys": [public], "jwt_supported_algs": ["ES256"]}
+    """Every public key whose private half may be in use: two while a key is being rotated."""
+    public = [(layout.home / "keys" / f"{name}.pub").read_text()]
+    with contextlib.suppress(FileNotFoundError):
+        public.append((layout.home / "keys" / f"{name}.next.pub").read_text())
+    return {"jwt_validation_pubkeys": list(dict.fromkeys(public)), "jwt_supported_algs": ["ES256"]}
 
 
 def _log_in(server: str, layout: Layout) -> str:
@@ -153,18 +171,25 @@ def _log_in(server: str, layout: Layout) -> str:
     return str(answer.data["auth"]["client_token"])
 
 
-def _ask(server: str, path: str, token: str, data: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class _Operator:
+    """Sets up the embedded OpenBao."""
+
+    server: str
+    token: str
+
+    def read(self, path: str) -> Mapping[str, Any] | None:
+        return _ask(self.server, path, self.token, fine=(200, 404)) or None
+
+    def write(self, path: str, data: Mapping[str, Any]) -> None:
+        _ask(self.server, path, self.token, data)
+
+
+def _ask(
+    server: str, path: str, token: str, data: Mapping[str, Any] | None = None, fine: Collection[int] = (200, 204)
+) -> Mapping[str, Any]:
     answer = ask(server, f"/v1/{path}", data, {"X-Vault-Token": token}, limit=10.0)
-    if answer.status not in {200, 204}:
+    if answer.status not in fine:
         raise NotReady(f"it does not take {path} (HTTP {answer.status})")
     found: Mapping[str, Any] = answer.data.get("data") or {}
     return found
-
-
-def _hcl(value: object) -> str:
-    """A value in HCL, which writes objects with equals signs and is otherwise JSON."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_hcl(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_hcl, value)) + "]"
-    return json.dumps(value)
