@@ -19,6 +19,7 @@ class PlainVault:
         self._ports = [_free_port() for _ in range(3)]
         self._folder = folder
         self._program = str(binaries.openbao(layout.home))
+        self._process: subprocess.Popen[bytes] | None = None
         self.certificate = folder / "certificate.pem"
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.tls_url = f"https://127.0.0.1:{self._ports[1]}"
@@ -47,6 +48,8 @@ class PlainVault:
         self.unseal()
 
     def stop(self) -> None:
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(20)

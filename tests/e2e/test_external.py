@@ -19,20 +19,31 @@ from branchline.adapters.caddy_config import document
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import docker, first_start
-from branchline.stack.openbao import OpenBao
 from branchline.stack.postgres import Postgres
 from branchline.stack.registry import Registry
 from branchline.stack.removal import remove_instance
 from tests.conftest import ports_of_our_own
 from tests.e2e.platform import Platform
+from tests.plain_vault import PlainVault
 
 pytestmark = [pytest.mark.e2e, pytest.mark.stack]
 
 
 @pytest.fixture
+def vault(home_layout: Layout, tmp_path: Path) -> Iterator[PlainVault]:
+    """A Vault that knows nothing of us."""
+    somebodys = PlainVault(home_layout, tmp_path)
+    try:
+        somebodys.start()
+        yield somebodys
+    finally:
+        somebodys.stop()
+
+
+@pytest.fixture
 def guest(
     home_layout: Layout,
-    openbao: OpenBao,
+    vault: PlainVault,
     registry: Registry,
     postgres_platform: Postgres,
     postgres_nonprod: Postgres,
@@ -41,10 +52,6 @@ def guest(
     """A platform of which only the server and the runners are its own."""
     home = Path(tempfile.mkdtemp(prefix="bl-guest-"))
     home.chmod(0o711)
-    (home / "keys").mkdir()
-    for name in ("server", "nonprod", "production"):  # whom that OpenBao trusts
-        for kind in ("pem", "pub"):
-            shutil.copy2(home_layout.home / "keys" / f"{name}.{kind}", home / "keys")
     layout = first_start.establish(home, docker.networks(), ports_of_our_own())
     settings = Settings(home=home)
     (home / "caddy.json").write_text(json.dumps(document(layout, settings)))
@@ -61,11 +68,12 @@ def guest(
         "BRANCHLINE_NONPROD_DATABASE_URL": postgres_nonprod.admin_url().reveal(),
         "BRANCHLINE_PRODUCTION_DATABASE_URL": postgres_production.admin_url().reveal(),
         "BRANCHLINE_DATABASE_HOST": str(home_layout.gateway),
-        "BRANCHLINE_VAULT_URL": openbao.endpoint,
+        "BRANCHLINE_VAULT_URL": vault.url,
         "BRANCHLINE_REGISTRY": registry.endpoint,
         "BRANCHLINE_CADDY_ADMIN": f"unix/{layout.caddy_admin}",
     }
     try:
+        platform.cli("vault", "setup", "--token", "-", input=vault.token())
         platform.up()
         yield platform
     finally:
