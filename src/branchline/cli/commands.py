@@ -35,6 +35,7 @@ COMMANDS = {
     "token": "access",
     "audit": "access",
     "vault": "vault",
+    "keys": "keys",
 }
 """Every command and the module that holds it. Only that one is loaded: the others would cost time."""
 

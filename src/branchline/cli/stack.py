@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from branchline.cli.arguments import Json
+from branchline.cli.credentials import credentials_file
 from branchline.cli.render import Style, as_json, counted, facts, moment, note, paint, say, sign, table
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def doctor(json: Json = False) -> None:
     """
     from branchline.stack.doctor import examine  # noqa: PLC0415
 
-    findings = examine(own_settings())
+    findings = examine(own_settings(), [credentials_file()])
     wrong = [finding for finding in findings if not finding.well]
     if json:
         as_json({"well": not wrong, "findings": [asdict(finding) for finding in findings]})

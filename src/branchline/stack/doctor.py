@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,16 @@ from branchline.adapters.image_build import find_builder
 from branchline.domain.errors import BranchlineError
 from branchline.layout import Layout
 from branchline.settings import Settings
-from branchline.stack import control, first_start, ports
+from branchline.stack import control, first_start, key_files, ports
 from branchline.stack.inspection import PlatformStatus, look, parts_of
 from branchline.stack.ledger import SUPERVISOR, Ledger
-from branchline.stack.part import last_line
+from branchline.stack.openbao import OpenBao
+from branchline.stack.part import NotReady, last_line
 
 LEAST_GIT = (2, 30)
 LEAST_FREE_BYTES = 2_000_000_000
 LEAST_FREE_SHARE = 0.05
+PASSWORD_IN_URL = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,11 @@ class Finding:
     hint: str = ""
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Look at everything; raises PlatformBroke (`not_set_up`) where there is no platform."""
+def examine(settings: Settings, credentials: Collection[Path] = ()) -> list[Finding]:
+    """Look at everything, also at files outside of the home that hold `credentials`.
+
+    Raises PlatformBroke (`not_set_up`) where there is no platform.
+    """
     status = look(settings)
     layout = status.layout
     return [
@@ -47,7 +53,8 @@ def examine(settings: Settings) -> list[Finding]:
         _account(),
         _builder(),
         _git(),
-        *_keys(layout),
+        *_keys(layout, credentials),
+        *_audit(settings, layout),
         *_ports(settings, layout),
         _gateway(settings, layout),
         *_disks(layout),
@@ -124,26 +131,38 @@ def _git() -> Finding:
     return Finding("git", well, told.strip(), "" if well else hint)
 
 
-def _keys(layout: Layout) -> Iterator[Finding]:
-    """Every key is there, and nobody but its owner, who is root, us or the servers' account, may read it."""
+def _keys(layout: Layout, credentials: Collection[Path]) -> Iterator[Finding]:
+    """Every key is there, young enough, and where nobody else gets at it."""
+    others = [layout.home / "admin.token", *credentials]
+    with contextlib.suppress(OSError):
+        if PASSWORD_IN_URL.search((layout.home / "settings.toml").read_text()):
+            others.append(layout.home / "settings.toml")
+    user = None
+    with contextlib.suppress(BranchlineError):  # said of the account by itself
+        user = first_start.account()
     wrong = False
-    expected = {f"{name}.pem" for name in first_start.SIGNING_KEYS} | set(first_start.SECRETS) | {first_start.SEAL_KEY}
-    keys = layout.home / "keys"
-    for name in sorted(expected | {file.name for file in keys.iterdir() if file.suffix != ".pub"}):
-        path = keys / name
-        try:
-            mode = path.stat().st_mode & 0o777
-        except FileNotFoundError:
-            wrong = True
-            yield Finding(
-                "keys", False, f"{name} is missing", "Restore it from a backup: what it protects depends on it."
-            )
-            continue
-        if mode & 0o077:
-            wrong = True
-            yield Finding("keys", False, f"others may read {name} (mode {mode:o})", f"chmod 600 {path}")
+    for trouble in key_files.troubles(layout.home / "keys", others, user.uid if user else None):
+        wrong = True
+        yield Finding("keys", False, trouble.text, trouble.hint)
     if not wrong:
         yield Finding("keys", True, "all there, and private")
+
+
+def _audit(settings: Settings, layout: Layout) -> Iterator[Finding]:
+    """OpenBao writes down who reads what. Nothing is said where it does not answer: that is said of it as a part."""
+    for part in parts_of(settings, layout):
+        if not isinstance(part, OpenBao):
+            continue
+        try:
+            well = part.audits()
+        except (NotReady, BranchlineError):
+            return
+        if well:
+            yield Finding("audit", True, f"OpenBao writes down who reads config, in {part.audit}")
+        else:
+            text = "OpenBao does not write down who reads config: its audit device is missing"
+            hint = f"Its configuration declares one that writes {part.audit}: restart the platform (`stop`, `up`)."
+            yield Finding("audit", False, text, hint)
 
 
 def _ports(settings: Settings, layout: Layout) -> Iterator[Finding]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from branchline.stack.process import User
@@ -29,9 +32,25 @@ def write(
             if lasting:
                 os.fsync(handle)
         partial.replace(path)
+        if lasting:
+            _keep_names(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only one, of all processes and threads, who has this file's lock; it ends with the process at the latest.
+
+    Raises BlockingIOError where somebody else has it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def folder(path: Path, *, user: User | None = None, mode: int = 0o711) -> Path:
@@ -45,3 +64,12 @@ def folder(path: Path, *, user: User | None = None, mode: int = 0o711) -> Path:
     finally:
         os.close(handle)
     return path
+
+
+def _keep_names(path: Path) -> None:
+    """Make what was renamed in a folder outlive a power cut: data are sealed with a key whose file must be there then."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

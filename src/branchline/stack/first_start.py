@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-import os
 import secrets
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -14,21 +13,11 @@ from pathlib import Path
 
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.layout import Layout, Ports
-from branchline.stack import files
+from branchline.stack import files, key_files, seal_keys
+from branchline.stack.key_files import SECRETS, SIGNING_KEYS
 from branchline.stack.ports import PREFERRED_PORTS, choose_ports
 from branchline.stack.process import SERVER_USER, User, server_user
 
-SIGNING_KEYS = ("server", "nonprod", "production", "operator")
-SECRETS = (
-    "postgres-platform.password",
-    "postgres-platform-app.password",
-    "postgres-nonprod.password",
-    "postgres-production.password",
-    "database-nonprod.key",
-    "database-production.key",
-    "registry.secret",
-)
-SEAL_KEY = "openbao-seal.key"
 LONGEST_HOME = 70
 """Characters: a Unix socket's path, which lies in it, may have 107."""
 
@@ -137,15 +126,17 @@ def _check_reachable(home: Path, user: User | None) -> None:
 def _make_keys(keys: Path, user: User | None) -> None:
     for name in SIGNING_KEYS:
         if not (keys / f"{name}.pub").exists():
-            _make_key_pair(keys / f"{name}.pem", keys / f"{name}.pub")
+            make_key_pair(keys / f"{name}.pem", keys / f"{name}.pub")
     for name in SECRETS:
         if not (keys / name).exists():
             files.write(keys / name, secrets.token_urlsafe(32) + "\n")
-    if not (keys / SEAL_KEY).exists():
-        files.write(keys / SEAL_KEY, os.urandom(32), user=user)
+    if not seal_keys.in_use(keys):
+        seal_keys.make(keys, user)
+    key_files.keep_private(keys)
 
 
-def _make_key_pair(private: Path, public: Path) -> None:
+def make_key_pair(private: Path, public: Path) -> None:
+    """Make a key to sign with and its public half, or the half that a crash left out."""
     from joserfc.jwk import ECKey  # noqa: PLC0415 a fifth of a second that only the first start needs
 
     if not private.exists():

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal as signals
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from branchline.layout import Layout
-from branchline.stack import binaries, files
+from branchline.stack import binaries, files, seal_keys
 from branchline.stack.asking import ask
 from branchline.stack.logs import shift
-from branchline.stack.openbao_rules import arrange, fingerprint, operator_requests
+from branchline.stack.openbao_rules import arrange, ask_as_operator, fingerprint, operator_requests
 from branchline.stack.part import GO_LEAN, NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
 from branchline.wire import MAX_KEYS
@@ -36,7 +37,7 @@ class OpenBao(Part):
         self._user = user
         self._folder = layout.home / "openbao"
         self._made = self._folder / "made"
-        self._audit = self._folder / "audit.jsonl"
+        self.audit = self._folder / "audit.jsonl"
         self._largest_audit = largest_audit
 
     @property
@@ -65,17 +66,48 @@ class OpenBao(Part):
             raise NotReady(reason)
 
     def settle(self) -> None:
+        # One at a time: else the rules as they were before a key was rotated could be written after the newer ones.
+        try:
+            with files.locked(self._layout.run / "openbao-rules.lock"):
+                self._arrange()
+        except BlockingIOError:
+            raise NotReady("somebody else writes its rules") from None
+
+    def ask(self, path: str, data: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Read a path with the operator's rights, or write `data` there. Raises NotReady where it is not taken."""
+        return ask_as_operator(self._address, self._layout, path, data)
+
+    def is_configured(self) -> bool:
+        """Whether it was started last with what `prepare` would write now."""
+        return (self._folder / "openbao.hcl").read_text() == self._configuration()
+
+    def audits(self) -> bool:
+        """Whether it writes every request into `audit`, which is still where it was. Raises NotReady."""
+        devices = self.ask("sys/audit").values()
+        there = any((device.get("options") or {}).get("file_path") == str(self.audit) for device in devices)
+        return there and self.audit.exists()
+
+    def allow_new_seal(self) -> None:
+        """Make it able to change the key that it unseals itself with; may be repeated. Raises NotReady.
+
+        It seals anew what it has only where there is a recovery key, which a server that made itself has not. Nobody
+        needs to know that key, and nobody gets to: with it one could make oneself a root token.
+        """
+        if not self.ask("sys/rotate/recovery/init").get("required"):
+            self.ask("sys/rotate/recovery/init", {"secret_shares": 1, "secret_threshold": 1})
+
+    def tend(self, signal: Callable[[signals.Signals], None]) -> None:
+        if self.audit.stat().st_size <= self._largest_audit:
+            return
+        shift(self.audit, KEPT_AUDITS)
+        signal(signals.SIGHUP)  # it goes on in the old file until then, so no line is lost
+
+    def _arrange(self) -> None:
         wanted = fingerprint(self._layout)
         if self._made.exists() and self._made.read_text() == wanted:
             return
         arrange(self._address, self._layout)
         files.write(self._made, wanted)
-
-    def tend(self, signal: Callable[[signals.Signals], None]) -> None:
-        if self._audit.stat().st_size <= self._largest_audit:
-            return
-        shift(self._audit, KEPT_AUDITS)
-        signal(signals.SIGHUP)  # it goes on in the old file until then, so no line is lost
 
     def _configuration(self) -> str:
         ports = self._layout.ports
@@ -95,18 +127,22 @@ listener "tcp" {{
   max_request_json_strings = {2 * MAX_KEYS + 1000}
 }}
 seal "static" {{
-  current_key_id = "first"
-  current_key = {_text(f"file://{self._layout.home / 'keys' / 'openbao-seal.key'}")}
-}}
+{self._seal()}}}
 audit "file" "main" {{
   options {{
-    file_path = {_text(self._audit)}
+    file_path = {_text(self.audit)}
     mode = "0600"
   }}
 }}
 initialize "operator" {{
 {operator_requests(self._layout)}}}
 """
+
+    def _seal(self) -> str:
+        lines = []
+        for which, key in zip(("current", "previous"), seal_keys.in_use(self._layout.home / "keys"), strict=False):
+            lines += [f"  {which}_key_id = {_text(key.id)}", f"  {which}_key = {_text(f'file://{key.path}')}"]
+        return "".join(f"{line}\n" for line in lines)
 
 
 def _text(value: object) -> str:

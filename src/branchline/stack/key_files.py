@@ -1,0 +1,162 @@
+"""The files under `keys/`: what each is for, and what is loose about them. Nothing here looks at what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from branchline.stack import files, seal_keys
+
+SIGNING_KEYS = {
+    "server": "the server's logins to the config store",
+    "nonprod": "logins of nonprod's runners to the config store",
+    "production": "logins of production's runners to the config store",
+    "operator": "logins to the config store that set it up",
+}
+SECRETS = {
+    "postgres-platform.password": "superuser of the platform's own PostgreSQL",
+    "postgres-platform-app.password": "the platform's role in its own PostgreSQL",
+    "postgres-nonprod.password": "superuser of nonprod's PostgreSQL",
+    "postgres-production.password": "superuser of production's PostgreSQL",
+    "database-nonprod.key": "passwords of nonprod's databases are derived from it",
+    "database-production.key": "passwords of production's databases are derived from it",
+    "registry.secret": "state of uploads to the registry",
+}
+SEAL = "seal"
+TAG = "CACHEDIR.TAG"
+OLDEST_DAYS = 365
+"""A key that can be rotated should not be older."""
+
+_TAG_TEXT = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# This folder holds the keys of a Branchline platform. The line above is what backup programs know a cache by: borg,
+# restic and tar leave the folder out when they are told to (--exclude-caches). Whoever has a backup of the rest and
+# these keys can read all config, so keep copies of the keys in another place than backups of the rest.
+"""
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """One file. `rotated_as` is what `branchline keys rotate` calls it; empty where that does not rotate it."""
+
+    name: str
+    mode: str
+    owner: str
+    made: datetime
+    purpose: str
+    rotated_as: str = ""
+
+    @property
+    def days(self) -> int:
+        """Its age."""
+        return (datetime.now(UTC) - self.made).days
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is loose, and what to do about it."""
+
+    text: str
+    hint: str
+
+
+def inventory(folder: Path) -> list[KeyFile]:
+    """Every secret under `keys/`, by name."""
+    found = []
+    for path in sorted(_secrets(folder)):
+        status = path.lstat()
+        purpose, rotated_as = _purpose(folder, path)
+        made = datetime.fromtimestamp(status.st_mtime, UTC)
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        found.append(KeyFile(path.name, mode, _owner(status.st_uid), made, purpose, rotated_as))
+    return found
+
+
+def keep_private(folder: Path) -> None:
+    """Take away whatever others may do with our own keys, and mark the folder for backup programs."""
+    for path in _secrets(folder):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+            with contextlib.suppress(PermissionError):  # another's, which the doctor tells of
+                path.chmod(0o600)
+    tag = folder / TAG
+    if not tag.exists() or tag.read_text() != _TAG_TEXT:
+        files.write(tag, _TAG_TEXT)
+
+
+def troubles(folder: Path, others: Collection[Path] = (), servers_user: int | None = None) -> Iterator[Trouble]:
+    """All that is loose about the keys, and about `others`: files elsewhere that hold credentials.
+
+    `servers_user` is the account that the servers run as, which owns the keys that OpenBao reads.
+    """
+    owners = {0, os.geteuid()} | ({servers_user} if servers_user is not None else set())
+    expected = {f"{name}.pem" for name in SIGNING_KEYS} | SECRETS.keys()
+    there = {path.name for path in _secrets(folder)}
+    missing = sorted(expected - there) + ([] if seal_keys.in_use(folder) else [seal_keys.FIRST])
+    for name in missing:
+        yield Trouble(f"{name} is missing", "Restore it from a backup: what it protects depends on it.")
+    for path in [*sorted(_secrets(folder)), *filter(Path.exists, others)]:
+        yield from _exposed(path, owners)
+    yield from _misplaced(folder)
+    for key in inventory(folder):
+        if key.rotated_as and key.days > OLDEST_DAYS:
+            yield Trouble(f"{key.name} is {key.days} days old", f"branchline keys rotate {key.rotated_as}")
+    if not (folder / TAG).exists():
+        yield Trouble(f"{TAG} is missing: backups of the home take the keys along", "`branchline up` writes it.")
+
+
+def _exposed(path: Path, owners: Collection[int]) -> Iterator[Trouble]:
+    if path.is_symlink():
+        yield Trouble(f"{path.name} is a link to somewhere else", f"Put the file itself in its place: {path}")
+        return
+    status = path.lstat()
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        yield Trouble(f"others may read {path.name} (mode {mode:o})", f"chmod 600 {path}")
+    if status.st_uid not in owners:
+        owner = _owner(status.st_uid)
+        yield Trouble(f"{path.name} belongs to {owner}", f"chown it to whoever runs the platform: {path}")
+
+
+def _misplaced(folder: Path) -> Iterator[Trouble]:
+    if folder.is_symlink():
+        yield Trouble(f"{folder} is a link to {folder.resolve()}", "Make it a folder of the home's own.")
+    if stat.S_IMODE(folder.stat().st_mode) & 0o066:
+        yield Trouble("others may look into the folder of the keys", f"chmod 711 {folder}")
+    for parent in folder.resolve().parents:
+        if (parent / ".git").exists():
+            hint = "Move the home out of it, with BRANCHLINE_HOME: one `git add` would publish them."
+            yield Trouble(f"they lie in the git work tree {parent}", hint)
+
+
+def _secrets(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix != ".pub" and path.name != TAG]
+
+
+def _purpose(folder: Path, path: Path) -> tuple[str, str]:
+    name = path.name
+    if name in SECRETS:
+        return SECRETS[name], ""
+    if path.suffix == ".pem" and (signer := path.stem) in SIGNING_KEYS:
+        return SIGNING_KEYS[signer], signer
+    if (signer := name.removesuffix(".next.pem")) in SIGNING_KEYS:
+        return f"the next {signer}.pem, which is being rotated", ""
+    for place, key in enumerate(seal_keys.in_use(folder)):
+        if key.path == path:
+            return ("unseals OpenBao", SEAL) if place == 0 else ("unseals OpenBao; it is being rotated", "")
+    if any(key.path == path for key in seal_keys.retired(folder)):
+        return "unsealed OpenBao; it is being rotated", ""
+    return "unknown", ""
+
+
+def _owner(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
