@@ -21,6 +21,7 @@ MOMENTS = {
     "adapters/caddy_routes.py": "names of generations: a jump removes a replaced one sooner or later, never a live one",
     "adapters/identity.py": "when a token begins to count, for a server of its own clock",
     "cli/live.py": "what is shown to people of the server's own times",
+    "operations/config_ledger.py": "whether whoever began a change is still at it, against the time the database wrote",
     "operations/housekeeping.py": "the age of logs, in days",
     "operations/journal.py": "when a line was written",
     "runner.py": "the sign of life, which is read by another process",

@@ -23,9 +23,9 @@ from branchline.ports import Revision
 from tests.fakes.config import FakeConfigStore, FakeConfigWriter
 from tests.fakes.store import MemoryStore
 
-ADA = Actor("ada", Role.ADMIN, "token")
-BOB = Actor("bob", Role.DEVELOPER, "token")
-EVE = Actor("eve", Role.VIEWER, "token")
+ADA = Actor("ada", "token", Role.ADMIN)
+BOB = Actor("bob", "token", Role.DEVELOPER)
+EVE = Actor("eve", "token", Role.VIEWER)
 
 
 class World:

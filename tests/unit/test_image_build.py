@@ -223,7 +223,8 @@ def test_what_failures_mean(text: str, kind: type[BranchlineError], code: str, w
 def test_the_command(tmp_path: Path) -> None:
     command = build_command(
         "/usr/bin/docker", tmp_path, dockerfile=tmp_path / "Dockerfile", target="run time", args={"B": "2 3", "A": "1"},
-        tag="t:1", labels={"branchline.project": "shop"}, secrets={"ca": Path("/ca.crt"), "TOKEN": Path("/memory/0")}, id_file=Path("/id"),
+        tag="t:1", labels={"branchline.project": "shop"}, id_file=Path("/id"),
+        secrets={"ca": Path("/ca.crt"), "TOKEN": Path("/memory/0")},
     )  # fmt: skip
     assert command == [
         "/usr/bin/docker", "build", "--progress=plain", "--iidfile=/id", f"--file={tmp_path}/Dockerfile", "--tag=t:1",

@@ -22,7 +22,7 @@ from hvac.exceptions import (
     VaultNotInitialized,
 )
 
-from branchline.adapters.vault_http import CONNECT_SECONDS, READ_SECONDS, UNTRUSTED, http_session, shown_address
+from branchline.adapters.vault_http import CONNECT_SECONDS, READ_SECONDS, UNTRUSTED, quick_session, shown_address
 from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke
 
 _LARGE = "All settings of an environment together may have 1 MiB; put larger things into a file or a bucket."
@@ -48,7 +48,7 @@ class VaultSession:
         self._mount = mount
         self._role = role
         self._logins: dict[str, _Login] = {}
-        self._http = http_session(url)
+        self._http = quick_session(url)
 
     def ask(self, who: str, sign: Callable[[], str], question: Callable[[hvac.Client], _Answer]) -> _Answer:
         """Answer the question under the login of `who`, which is made with a token from `sign` where there is none.
