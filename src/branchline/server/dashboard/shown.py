@@ -17,6 +17,7 @@ from branchline import __version__
 from branchline.domain.access import Actor, Permission
 from branchline.domain.deployment import State
 from branchline.domain.environment import short
+from branchline.domain.layers import told
 from branchline.domain.pipeline import AFTER_SWITCH, Stage
 from branchline.server.dashboard.timeline import timeline
 from branchline.wire import Problem
@@ -122,6 +123,7 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     environment.filters |= {"ago": ago, "duration": duration, "clock": clock, "code": code, "branch": _branch}
+    environment.filters["layers"] = told
     environment.globals |= {
         "states": STATES,
         "before_switch": BEFORE_SWITCH,
