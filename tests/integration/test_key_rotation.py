@@ -247,6 +247,15 @@ def test_a_store_of_somebody_elses_must_know_the_new_key_first(platform: Platfor
     assert external.value.code == "vault_is_external"
 
 
+def test_it_is_noticed_when_nobody_writes_down_who_reads(platform: Platform) -> None:
+    assert platform.openbao.audits()
+    hidden = platform.openbao.audit.with_name("elsewhere")
+    platform.openbao.audit.rename(hidden)
+    assert not platform.openbao.audits()
+    hidden.rename(platform.openbao.audit)
+    assert platform.openbao.audits()
+
+
 # --- the key that OpenBao unseals itself with ------------------------------------------------------------------------
 
 

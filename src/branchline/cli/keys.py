@@ -47,7 +47,7 @@ def rotate(
     from branchline.stack.key_rotation import rotate as rotate_key  # noqa: PLC0415
 
     rotate_key(own_settings(), name, _tell)
-    note("Copies of the old key are of no use any more: copy the new one to where you keep them.")
+    note("Copy the new key to where you keep copies of the keys.")
 
 
 def _tell(step: str) -> None:

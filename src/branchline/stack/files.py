@@ -67,7 +67,7 @@ def folder(path: Path, *, user: User | None = None, mode: int = 0o711) -> Path:
 
 
 def _keep_names(path: Path) -> None:
-    """Make what was renamed in a folder outlive a power cut: data are sealed with a key whose file must be there then."""
+    """Make what was renamed in a folder outlive a power cut: what a key has sealed needs its file."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
