@@ -30,6 +30,7 @@ MOMENTS = {
     "server/dashboard/timeline.py": "what is shown to people",
     "stack/control.py": "when a line was written",
     "stack/doctor.py": "that a clock was set back",
+    "stack/key_files.py": "the age of keys, in days",
     "stack/openbao_rules.py": "when a token begins to count",
     "stack/programs.py": "the sign of life: a jump makes one look wrong, and the next one is right again",
     "store/database.py": "the age of logs, in days",
