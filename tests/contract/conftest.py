@@ -14,6 +14,7 @@ from docker import APIClient
 from docker.errors import ImageNotFound
 
 from branchline.adapters.containers import DockerContainers
+from branchline.adapters.secret_files import remove_instance_files
 from branchline.layout import Layout, Ports
 
 BASE_IMAGE = "branchline/python:bookworm"
@@ -50,9 +51,10 @@ def docker_layout(docker_api: APIClient, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def docker_containers(docker_layout: Layout) -> DockerContainers:
+def docker_containers(docker_layout: Layout) -> Iterator[DockerContainers]:
     """The real adapter."""
-    return DockerContainers(None, docker_layout)
+    yield DockerContainers(None, docker_layout)
+    remove_instance_files(docker_layout.instance)
 
 
 @pytest.fixture(scope="session")
