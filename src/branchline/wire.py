@@ -40,26 +40,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
+from branchline.message import Text, Wire
+from branchline.wire_config import ConfigStatus
 
 MAX_REF = 400
-MAX_KEYS = 2000
-
-Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-"""Text that a database can keep."""
-
-
-class Wire(BaseModel):
-    """A message of the API; an unknown key in a request is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Problem(Wire):
@@ -81,7 +73,7 @@ class NewProject(Wire):
 class ProjectView(Wire):
     name: str
     repository: str
-    environments: list[EnvironmentView] = []
+    environments: list[EnvironmentView] = Field([])
 
 
 class EnvironmentView(Wire):
@@ -143,7 +135,7 @@ class DeploymentView(Wire):
     url: str | None = None
     live: bool = False
     config: dict[str, int] | None = Field(None, description="The version of each layer of the config, by its path.")
-    stages: list[StageView] = []
+    stages: list[StageView] = Field([])
 
 
 class Page(Wire):
@@ -168,124 +160,6 @@ class LogEvent(Wire):
     line: LogLine | None = None
     stage: StageView | None = None
     end: DeploymentView | None = None
-
-
-class ConfigKeys(Wire):
-    project: str
-    environment: str
-    versions: dict[str, int] = Field(description="The version of each layer, lowest first; the last is its own.")
-    keys: dict[str, str] = Field(description="Each key that is set, with the layer that answers for it.")
-
-
-class ConfigValue(Wire):
-    key: str
-    value: str
-    layer: str
-    version: int = Field(description="Of the layer.")
-
-    def __repr__(self) -> str:
-        return f"ConfigValue({self.key})"
-
-    __str__ = __repr__
-
-
-class ConfigValues(Wire):
-    """All values of an environment."""
-
-    versions: dict[str, int]
-    values: dict[str, str]
-
-    def __repr__(self) -> str:
-        return f"ConfigValues({sorted(self.values)})"
-
-    __str__ = __repr__
-
-
-class KeyOrigin(Wire):
-    """A layer that mentions a key, and who made it do so."""
-
-    layer: str
-    hidden: bool = Field(False, description="The layer unsets the key, whatever lies beneath.")
-    version: int | None = Field(None, description="The version in which it was last set; unknown where not by us.")
-    at: datetime | None = None
-    by: str | None = None
-    outside: int | None = Field(None, description="A later version that was not written by Branchline: perhaps there.")
-
-
-class KeyExplanation(Wire):
-    key: str
-    origin: KeyOrigin
-    hides: list[KeyOrigin] = Field([], description="What the layers beneath say, nearest first.")
-
-
-class ConfigHistory(Wire):
-    """One version of a layer."""
-
-    version: int
-    at: datetime
-    by: str | None = Field(None, description="Unknown where it was not written by Branchline.")
-    keys: dict[str, str] = Field({}, description="What became of which key: set, hidden or removed.")
-    there: bool = Field(True, description="It can still be read.")
-
-
-class ConfigDifference(Wire):
-    key: str
-    what: str = Field(description="`left` or `right`: only there; `differs`; `unknown`: in both, and not comparable.")
-    left: str | None = Field(None, description="The layer that answers there.")
-    right: str | None = None
-
-
-class LayerVersion(Wire):
-    layer: str
-    live: int
-    newest: int
-
-
-class ConfigStatus(Wire):
-    """How the config of what is live stands to the newest."""
-
-    behind: bool = False
-    layers: list[LayerVersion] = []
-    keys: list[str] = Field([], description="What was changed since.")
-    trouble: str = Field("", description="Why it cannot be said.")
-
-
-class NewConfigValue(Wire):
-    value: str
-    expected_version: int | None = None
-
-    def __repr__(self) -> str:
-        return "NewConfigValue(…)"
-
-    __str__ = __repr__
-
-
-class ConfigChange(Wire):
-    """Keys to set, or with null to take out; and keys to hide, whatever the layers beneath say."""
-
-    changes: dict[str, str | None] = Field({}, max_length=MAX_KEYS)
-    hidden: list[str] = Field([], max_length=MAX_KEYS)
-    expected_version: int | None = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.changes and not self.hidden:
-            raise ValueError("name at least one key")
-        return self
-
-    def __repr__(self) -> str:
-        return f"ConfigChange({sorted([*self.changes, *self.hidden])})"
-
-    __str__ = __repr__
-
-
-class ConfigVersion(Wire):
-    version: int
-
-
-class ConfigApply(Wire):
-    trigger: Trigger = Trigger.API
-    reason: Text = Field("", max_length=500)
 
 
 class NewToken(Wire):

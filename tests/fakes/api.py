@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from branchline import wire
+from branchline import wire, wire_config
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
@@ -261,7 +261,7 @@ class FakeApi:
         return 200, [line for line in told.lines if line.seq > after][:limit]
 
     def config_keys(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
-        return 200, wire.ConfigKeys(
+        return 200, wire_config.ConfigKeys(
             project=project,
             environment=environment,
             versions={"_common": 0, environment: self.version},
@@ -273,10 +273,10 @@ class FakeApi:
             return 403, problem("refused", "Nobody reads production's config.", 403, hint="Write it instead.")
         if key not in self.config:
             return 404, problem("not_found", f"{key} is not set.", 404)
-        return 200, wire.ConfigValue(key=key, value=self.config[key], layer=environment, version=self.version)
+        return 200, wire_config.ConfigValue(key=key, value=self.config[key], layer=environment, version=self.version)
 
     def change_config(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
-        change = wire.ConfigChange.model_validate(body)
+        change = wire_config.ConfigChange.model_validate(body)
         if change.expected_version not in {None, self.version}:
             return 409, problem("config_changed", "Somebody else changed it.", 409)
         self.hidden = set(change.hidden)
@@ -285,16 +285,16 @@ class FakeApi:
             if value is not None:
                 self.config[key] = value
         self.version += 1
-        return 200, wire.ConfigVersion(version=self.version)
+        return 200, wire_config.ConfigVersion(version=self.version)
 
     def config_values(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
-        return 200, wire.ConfigValues(versions={environment: self.version}, values=self.config)
+        return 200, wire_config.ConfigValues(versions={environment: self.version}, values=self.config)
 
     def explain_config(self, query: dict[str, str], body: Any, project: str, environment: str) -> tuple[int, Any]:
-        mine = wire.KeyOrigin(layer=environment, version=self.version, at=START, by="anna")
-        beneath = wire.KeyOrigin(layer="_common", outside=3)
+        mine = wire_config.KeyOrigin(layer=environment, version=self.version, at=START, by="anna")
+        beneath = wire_config.KeyOrigin(layer="_common", outside=3)
         return 200, [
-            wire.KeyExplanation(key=key, origin=mine, hides=[beneath])
+            wire_config.KeyExplanation(key=key, origin=mine, hides=[beneath])
             for key in sorted(self.config)
             if query.get("key") in {None, key}
         ]
@@ -302,14 +302,14 @@ class FakeApi:
     def config_history(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
         keys = {"A": "set", "B": "removed"}
         return 200, [
-            wire.ConfigHistory(version=2, at=START, by="anna", keys=keys),
-            wire.ConfigHistory(version=1, at=START, there=False),
+            wire_config.ConfigHistory(version=2, at=START, by="anna", keys=keys),
+            wire_config.ConfigHistory(version=1, at=START, there=False),
         ]
 
     def config_diff(self, query: Any, body: Any, project: str, environment: str, other: str) -> tuple[int, Any]:
         return 200, [
-            wire.ConfigDifference(key="A", what="left", left=environment),
-            wire.ConfigDifference(key="B", what="unknown", left=environment, right=other),
+            wire_config.ConfigDifference(key="A", what="left", left=environment),
+            wire_config.ConfigDifference(key="B", what="unknown", left=environment, right=other),
         ]
 
     def apply_config(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:

@@ -18,23 +18,25 @@ from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import check_repository
 from branchline.wire import (
     AuditLine,
-    ConfigDifference,
-    ConfigHistory,
-    ConfigKeys,
-    ConfigValue,
-    ConfigValues,
-    ConfigVersion,
     DeploymentView,
     EnvironmentView,
     FailureView,
-    KeyExplanation,
-    KeyOrigin,
     LogLine,
     MetricsView,
     Page,
     ProjectView,
     StageView,
     TokenView,
+)
+from branchline.wire_config import (
+    ConfigDifference,
+    ConfigHistory,
+    ConfigKeys,
+    ConfigValue,
+    ConfigValues,
+    ConfigVersion,
+    KeyExplanation,
+    KeyOrigin,
 )
 
 COMMIT = "4f1d9c2e" * 5

@@ -13,17 +13,8 @@ from branchline.domain.access import Role
 from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.errors import PlatformBroke
-from branchline.wire import (
-    AuditLine,
-    ConfigKeys,
-    ConfigValue,
-    DeploymentView,
-    LogLine,
-    Page,
-    ProjectView,
-    TokenShown,
-    WhoAmI,
-)
+from branchline.wire import AuditLine, DeploymentView, LogLine, Page, ProjectView, TokenShown, WhoAmI
+from branchline.wire_config import ConfigKeys, ConfigValue
 from tests.fakes.platform import COMMIT, FakePlatform
 from tests.integration.served import Journal, client, eventually, recorded, served
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from branchline import wire
+from branchline import wire, wire_config
 from branchline.domain.deployment import State
 from branchline.domain.pipeline import Stage, StageState
 from branchline.server.app import Server
@@ -108,10 +108,13 @@ def test_every_command_speaks_with_the_real_server(admin: Person, platform: Fake
     assert [wire.EnvironmentView.model_validate(one).name for one in admin.reads("env", "list", "shop")] == ["develop"]  # type: ignore[attr-defined]
     assert wire.EnvironmentView.model_validate(admin.reads("env", "show", "shop", "develop")).live is not None
     assert admin.runs("env", "open", "shop", "develop").stdout == "http://develop-shop.localhost:8080\n"
-    assert wire.ConfigVersion.model_validate(admin.reads("config", "set", "shop", "develop", "A=1", "B=2")).version == 1
+    assert (
+        wire_config.ConfigVersion.model_validate(admin.reads("config", "set", "shop", "develop", "A=1", "B=2")).version
+        == 1
+    )
     assert admin.runs("config", "set", "shop", "develop", "C=-", given="from a pipe\n").returncode == 0
     assert admin.runs("config", "get", "shop", "develop", "C").stdout == "from a pipe\n"
-    listed = wire.ConfigKeys.model_validate(admin.reads("config", "list", "shop", "develop"))
+    listed = wire_config.ConfigKeys.model_validate(admin.reads("config", "list", "shop", "develop"))
     assert listed.keys == dict.fromkeys(("A", "B", "C"), "develop")
     assert admin.runs("config", "unset", "shop", "develop", "A", "B").returncode == 0
     assert wire.TokenShown.model_validate(admin.reads("token", "create", "ci", "--role", "viewer")).token

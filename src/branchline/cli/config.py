@@ -16,7 +16,7 @@ from branchline.cli import config_files, config_origins
 from branchline.cli.arguments import EnvironmentName, Json, Project
 from branchline.cli.client import connect
 from branchline.cli.config_requests import change, where
-from branchline.cli.lazily import wire
+from branchline.cli.lazily import wire_config
 from branchline.cli.render import as_json, counted, note, say, table
 from branchline.domain.config import check_key, check_value
 from branchline.domain.errors import BadInput
@@ -40,7 +40,7 @@ def list_(project: Project, environment: EnvironmentName, json: Json = False) ->
     Values are shown one at a time, by `config get`; production's never are.
     """
     with connect() as client:
-        found = client.get(where(project, environment), wire.ConfigKeys)
+        found = client.get(where(project, environment), wire_config.ConfigKeys)
     if json:
         as_json(found)
         return
@@ -59,7 +59,7 @@ def get(
 ) -> None:
     """Print the value of one setting."""
     with connect() as client:
-        found = client.get(where(project, environment, "keys", key), wire.ConfigValue)
+        found = client.get(where(project, environment, "keys", key), wire_config.ConfigValue)
     if json:
         as_json(found)
     else:

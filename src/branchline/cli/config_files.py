@@ -16,7 +16,7 @@ import typer
 from branchline.cli.arguments import EnvironmentName, Json, Project
 from branchline.cli.client import connect
 from branchline.cli.config_requests import change, where
-from branchline.cli.lazily import wire
+from branchline.cli.lazily import wire_config
 from branchline.cli.render import as_json, counted, note
 from branchline.domain.config import check_key, check_value
 from branchline.domain.errors import BadInput
@@ -62,8 +62,8 @@ def import_(
     expected = None
     if replace:
         with connect() as client:
-            found = client.get(where(project, environment), wire.ConfigKeys)
-            mine = client.get_list(where(project, environment, "explanation"), wire.KeyExplanation)
+            found = client.get(where(project, environment), wire_config.ConfigKeys)
+            mine = client.get_list(where(project, environment, "explanation"), wire_config.KeyExplanation)
         expected = found.versions[environment]
         own = [key.key for key in mine if key.origin.layer == environment]
         changes = {**dict.fromkeys(own), **changes}
@@ -90,7 +90,7 @@ def export(
     The register notes who did. Production's are never shown.
     """
     with connect() as client:
-        found = client.get(where(project, environment, "values"), wire.ConfigValues, own="true" if own else None)
+        found = client.get(where(project, environment, "values"), wire_config.ConfigValues, own="true" if own else None)
     if json:
         as_json(found)
         return

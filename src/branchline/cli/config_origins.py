@@ -10,7 +10,7 @@ from branchline.cli.arguments import EnvironmentName, Json, Project
 from branchline.cli.client import connect
 from branchline.cli.config_requests import where
 from branchline.cli.deploy import follow_to_end
-from branchline.cli.lazily import wire
+from branchline.cli.lazily import wire, wire_config
 from branchline.cli.render import as_json, counted, moment, note, say, table
 from branchline.domain.deployment import Trigger
 
@@ -28,7 +28,7 @@ def explain(
 ) -> None:
     """Show where each setting comes from and what it hides, never its value."""
     with connect() as client:
-        found = client.get_list(where(project, environment, "explanation"), wire.KeyExplanation, key=key)
+        found = client.get_list(where(project, environment, "explanation"), wire_config.KeyExplanation, key=key)
     if json:
         as_json(found)
         return
@@ -46,7 +46,7 @@ def explain(
                 note(f"Version {origin.outside} of {origin.layer} was written outside of Branchline: perhaps this too.")
 
 
-def _row(key: str, origin: wire.KeyOrigin) -> tuple[str, ...]:
+def _row(key: str, origin: wire_config.KeyOrigin) -> tuple[str, ...]:
     layer = f"{origin.layer} (unset)" if origin.hidden else origin.layer
     return key, layer, str(origin.version or ""), moment(origin.at), origin.by or _UNKNOWN
 
@@ -63,7 +63,7 @@ def diff(
     Whether production's values differ from others nobody can see.
     """
     with connect() as client:
-        found = client.get_list(where(project, environment, "diff", other), wire.ConfigDifference)
+        found = client.get_list(where(project, environment, "diff", other), wire_config.ConfigDifference)
     if json:
         as_json(found)
         return
@@ -88,7 +88,7 @@ def history(
     What it inherits has a history of its own: `config history PROJECT develop`, `config history PROJECT _common`.
     """
     with connect() as client:
-        found = client.get_list(where(project, environment, "history"), wire.ConfigHistory, key=key, limit=limit)
+        found = client.get_list(where(project, environment, "history"), wire_config.ConfigHistory, key=key, limit=limit)
     if json:
         as_json(found)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from branchline.cli.client import connect, path
-from branchline.cli.lazily import wire
+from branchline.cli.lazily import wire_config
 from branchline.cli.render import as_json, note, say
 
 
@@ -18,7 +18,7 @@ def change(project: str, environment: str, body: dict[str, Any], *, json: bool, 
     """Ask for a change, and say what came of it."""
     with connect() as client:
         answer = client.send("PATCH", where(project, environment), body)
-        version = client.read(answer, wire.ConfigVersion)
+        version = client.read(answer, wire_config.ConfigVersion)
     if json:
         as_json(version)
     else:

@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["wire"]
+__all__ = ["wire", "wire_config"]
 
 
 def _lazily(name: str) -> ModuleType:
@@ -24,6 +24,7 @@ def _lazily(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from branchline import wire
+    from branchline import wire, wire_config
 else:
     wire = _lazily("branchline.wire")
+    wire_config = _lazily("branchline.wire_config")

@@ -14,7 +14,7 @@ from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.ports import ConfigWriter
 from branchline.records import Records, Store
-from branchline.wire import ConfigKeys, ConfigValue, ConfigValues, ConfigVersion
+from branchline.wire_config import ConfigKeys, ConfigValue, ConfigValues, ConfigVersion
 
 
 class Settings:

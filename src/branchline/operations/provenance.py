@@ -13,7 +13,14 @@ from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.ports import ConfigWriter
 from branchline.records import Store
-from branchline.wire import ConfigDifference, ConfigHistory, ConfigStatus, KeyExplanation, KeyOrigin, LayerVersion
+from branchline.wire_config import (
+    ConfigDifference,
+    ConfigHistory,
+    ConfigStatus,
+    KeyExplanation,
+    KeyOrigin,
+    LayerVersion,
+)
 
 
 class Provenance:

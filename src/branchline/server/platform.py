@@ -9,20 +9,22 @@ from branchline.domain.access import Actor, Role
 from branchline.domain.deployment import Trigger
 from branchline.wire import (
     AuditLine,
+    DeploymentView,
+    EnvironmentView,
+    LogLine,
+    MetricsView,
+    Page,
+    ProjectView,
+    TokenView,
+)
+from branchline.wire_config import (
     ConfigDifference,
     ConfigHistory,
     ConfigKeys,
     ConfigValue,
     ConfigValues,
     ConfigVersion,
-    DeploymentView,
-    EnvironmentView,
     KeyExplanation,
-    LogLine,
-    MetricsView,
-    Page,
-    ProjectView,
-    TokenView,
 )
 
 

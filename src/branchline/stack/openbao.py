@@ -19,7 +19,7 @@ from branchline.stack.logs import shift
 from branchline.stack.openbao_rules import arrange, ask_as_operator, fingerprint, operator_requests
 from branchline.stack.part import GO_LEAN, NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
-from branchline.wire import MAX_KEYS
+from branchline.wire_config import MAX_KEYS
 
 LARGEST_AUDIT = 100_000_000
 KEPT_AUDITS = 10

@@ -8,7 +8,8 @@ from fastapi import Path, Query, status
 
 from branchline.server.api import BIGGEST_ID, EnvironmentName, ProjectName, router
 from branchline.server.auth import CurrentActor, Operations
-from branchline.wire import (
+from branchline.wire import DeploymentView
+from branchline.wire_config import (
     ConfigApply,
     ConfigChange,
     ConfigDifference,
@@ -17,7 +18,6 @@ from branchline.wire import (
     ConfigValue,
     ConfigValues,
     ConfigVersion,
-    DeploymentView,
     KeyExplanation,
     NewConfigValue,
 )
