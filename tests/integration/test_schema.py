@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from branchline.domain.config import Secret
+from branchline.domain.environment import usually_inherits
 from branchline.domain.errors import TimedOut
-from branchline.store.database import SqlStore
+from branchline.stack.postgres import Postgres
+from branchline.store import schema
+from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 from branchline.store.tables import metadata
 
@@ -52,3 +62,59 @@ def test_nobody_waits_for_ever_for_a_process_that_hangs_while_it_migrates(sql_st
     with exclusively(sql_store.engine), pytest.raises(TimedOut) as late:
         wait()
     assert late.value.hint
+
+
+@pytest.fixture
+def older(postgres_platform: Postgres) -> Iterator[sa.Engine]:
+    """A database of its own, as the version before layers left it."""
+    name = f"older{os.getpid()}"
+    admin = connect(postgres_platform.admin_url())
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
+        session.execute(sa.text(f"CREATE DATABASE {name}"))
+        url = sa.make_url(postgres_platform.admin_url().reveal()).set(database=name)
+        engine = connect(Secret(url.render_as_string(hide_password=False)))
+        with engine.connect() as connection:
+            config = Config()
+            config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0004")
+            connection.commit()
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+            session.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def test_what_was_pinned_before_there_were_layers_is_still_pinned(older: sa.Engine) -> None:
+    with older.begin() as connection:
+        connection.execute(sa.text("INSERT INTO project (name, repository) VALUES ('shop', '/srv/shop.git')"))
+        for number, (name, tier) in enumerate(
+            [("develop", "nonprod"), ("staging", "nonprod"), ("login", "nonprod"), ("production", "production")], 1
+        ):
+            connection.execute(
+                sa.text("INSERT INTO environment (project_id, name, tier, slot) VALUES (1, :name, :tier, :slot)"),
+                {"name": name, "tier": tier, "slot": number},
+            )
+        for environment, version in ((1, 4), (4, None)):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO deployment (environment_id, ref, commit, state, actor, trigger, config_version)"
+                    " VALUES (:environment, 'refs/heads/x', 'c', 'succeeded', 'ada', 'cli', :version)"
+                ),
+                {"environment": environment, "version": version},
+            )
+        connection.execute(
+            sa.text("INSERT INTO stage (deployment_id, name, state, result) VALUES (1, 'prepare', 'passed', :left)"),
+            {"left": '{"output": {"config_version": 4, "image": "x"}}'},
+        )
+    migrate(older)
+    with SqlStore(older).transaction() as records:
+        inherits = {one.name: one.inherits for one in records.environments.of("shop")}
+        assert inherits == {name: usually_inherits(name) for name in ("develop", "staging", "login", "production")}
+        assert records.deployments.get(1).config == {"shop/env/develop": 4}
+        assert records.deployments.get(2).config is None
+        (prepared,) = records.deployments.stages(1)
+        assert prepared.result
+        assert prepared.result["output"]["config"] == {"shop/env/develop": 4}
