@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from branchline.adapters.secret_files import remove_instance_files
 from branchline.operations.mending import EVERY
 from tests.e2e.platform import Platform
 
@@ -128,4 +129,23 @@ def test_what_the_operator_stopped_is_nothing_to_mend(platform: Platform, name: 
     wait_until(lambda: platform.version(name) == "1")
     wait_until(lambda: len(mended(platform, name)) == 1)
     assert mended(platform, name)[0][0] == "the network"
+    assert shown(platform, name) == ""
+
+
+def test_secrets_in_memory_are_written_again_when_the_machine_was_restarted(platform: Platform, name: str) -> None:
+    repository = platform.project(name)
+    repository.change("branchline.yaml", "databases:\n  default", "secrets: files\ndatabases:\n  default")
+    repository.change("branchline.yaml", "window: 2s", "window: 0s")
+    opens = 'def main():\n    open(os.environ["BRANCHLINE_SECRETS"] + "/DATABASE_URL").read()\n'
+    repository.change("app.py", "def main():\n", opens)
+    repository.push("first")
+    done = platform.deploy(name)
+    assert done["state"] == "succeeded", platform.why(done)
+
+    platform.cli("stop", "--environments")
+    remove_instance_files(platform.layout.instance)
+    platform.up()
+    wait_until(lambda: platform.version(name) == "1")
+    wait_until(lambda: len(mended(platform, name)) == 1)
+    assert mended(platform, name)[0] == ["web 1 (stopped)", "web 2 (stopped)", "worker 1 (stopped)"]
     assert shown(platform, name) == ""

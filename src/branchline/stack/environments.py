@@ -87,4 +87,6 @@ class Environments(Part):
         except NotFound:
             return  # its environment was removed in the meantime
         except APIError as error:
+            if "bind source path does not exist" in str(error.explanation):
+                return  # the machine was restarted, and its secrets were in memory: a runner writes them and starts it
             raise NotReady(f"{name} does not start: {error.explanation}") from None
