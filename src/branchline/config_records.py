@@ -40,7 +40,10 @@ class ConfigChanges(Protocol):
         """Note that this is about to be written onto version `base`."""
 
     def end(self, change: int, version: int) -> bool:
-        """Note the version that it made; whether nobody had done so before."""
+        """Note the version that it made; whether nobody had done so before.
+
+        Another change of this version was made in a store that is no more: it is forgotten.
+        """
 
     def forget(self, change: int) -> None:
         """It was refused: nothing was written."""

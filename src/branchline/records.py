@@ -48,6 +48,9 @@ class Environments(Protocol):
 
     def get(self, project: str, name: str) -> Environment: ...
 
+    def lock(self, environment: Environment) -> None:
+        """Until the transaction ends nobody asks for a deployment there, and nothing else becomes live."""
+
     def of(self, project: str) -> list[Environment]: ...
 
     def of_tier(self, tier: Tier) -> list[Environment]:

@@ -114,6 +114,8 @@ class ConfigChange(Wire):
     def _something(self) -> Self:
         if not self.changes and not self.hidden:
             raise ValueError("name at least one key")
+        if both := sorted({*self.hidden} & {*self.changes}):
+            raise ValueError(f"{both[0]} cannot be both changed and hidden")
         return self
 
     def __repr__(self) -> str:

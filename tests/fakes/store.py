@@ -94,6 +94,9 @@ class MemoryEnvironments:
                 return environment
         raise NotFound(f"{project} has no environment {name!r}.", code="unknown_environment")
 
+    def lock(self, environment: Environment) -> None:
+        """A transaction in memory is alone anyway."""
+
     def of(self, project: str) -> list[Environment]:
         mine = [one for one in self._t.environments.values() if one.project == project]
         return sorted(mine, key=lambda one: one.name)
@@ -389,6 +392,11 @@ class MemoryConfigChanges:
         for place, known in enumerate(self._t.changes):
             if known.id == change and known.version is None:
                 self._t.changes[place] = replace(known, version=version)
+                self._t.changes[:] = [
+                    one
+                    for one in self._t.changes
+                    if one.id == change or (one.layer, one.version) != (known.layer, version)
+                ]
                 return True
         return False
 

@@ -316,3 +316,19 @@ def test_a_wrong_key_is_a_clear_error(store: RealConfigStore, ask: Callable[[Rea
         ask(store)
     assert caught.value.code == "config_refused"
     assert "token signature" in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["../../etc/x", "/etc/x", "A=B", "", "A\0", "ä"])
+def test_what_no_process_can_be_given_is_refused_though_it_was_written_past_us(
+    store: RealConfigStore, project: str, key: str
+) -> None:
+    answer = server(store).ask("POST", f"nonprod/data/{project}/env/alpha", data={key: "hush-hush"})
+    assert answer.status_code == 200, answer.text
+    for read in (
+        lambda: store.reader(Tier.NONPROD).read(place(project, "alpha")),
+        lambda: store.writer().read(Layer(project, "alpha")),
+    ):
+        with pytest.raises(PlatformBroke) as caught:
+            read()
+        assert caught.value.code == "config_unusable"
+        assert "hush" not in f"{caught.value} {caught.value.hint}"

@@ -288,7 +288,7 @@ def test_config_is_explained_compared_and_has_a_history(cli: CommandLine, api: F
     assert rows[1][-1] == "anna"
     assert rows[2] == ["hides", "_common", "outside", "of", "Branchline"]
     one = cli("config", "explain", "shop", "develop", "A")
-    assert "Version 3 of _common was written outside of Branchline" in one.err
+    assert "? Version 3 of _common was written outside of Branchline" in one.err
     assert cli("config", "explain", "shop", "develop", "--json").json[0]["origin"]["by"] == "anna"
     history = cli("config", "history", "shop", "develop").out.splitlines()
     assert (history[1].split()[0], history[1].split()[3:]) == ("2", ["anna", "A,", "B", "removed"])
@@ -363,6 +363,10 @@ def test_an_import_can_replace_what_was_there(cli: CommandLine, api: FakeApi) ->
         ("x.json", b"[1]", "bad_json_file"),
         ("x.json", b'{"A": {"B": "secret"}}', "bad_json_file"),
         ("x.json", b'{"A": null}', "bad_json_file"),
+        ("x.json", b'{"A": NaN}', "bad_json_file"),
+        ("x.json", b"[" * 100_000, "bad_json_file"),
+        ("x.json", b'{"A": "\\ud800"}', "bad_value"),
+        ("x.json", b"{}", "nothing_to_import"),
         ("x.json", b'{"A": "1", "A": "2"}', "given_twice"),
     ],
 )
@@ -376,10 +380,28 @@ def test_a_file_that_makes_no_sense_changes_nothing(
     assert api.config == {}
 
 
+def test_an_export_leaves_nothing_half_done(cli: CommandLine, api: FakeApi) -> None:
+    api.config = {"A": "hush-hush"}
+    for words in ((str(cli.home),), ("/dev/null",), (str(cli.home / "no" / "such"),), (str(cli.home / "x"), "--json")):
+        ran = cli("config", "export", "shop", "develop", *words)
+        assert ran.status == 2, words
+        assert "hush" not in ran.out + ran.err
+    assert [path.name for path in cli.home.parent.rglob("*.new")] == []
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_replacement_that_is_empty_removes_nothing(cli: CommandLine, api: FakeApi) -> None:
+    cli("config", "set", "shop", "develop", "A=1")
+    (cli.home / "x.env").write_text("# nothing\n")
+    ran = cli("config", "import", "shop", "develop", str(cli.home / "x.env"), "--replace", "--json")
+    assert ran.json["code"] == "nothing_to_import"
+    assert api.config == {"A": "1"}
+
+
 def test_numbers_and_truth_in_json_become_text(cli: CommandLine, api: FakeApi) -> None:
-    (cli.home / "x.json").write_text('{"PORT": 8000, "DEBUG": false, "RATE": 0.5}')
+    (cli.home / "x.json").write_text('{"PORT": 8000, "DEBUG": false, "RATE": 1.10}')
     assert cli("config", "import", "shop", "develop", str(cli.home / "x.json")).status == 0
-    assert api.config == {"PORT": "8000", "DEBUG": "false", "RATE": "0.5"}
+    assert api.config == {"PORT": "8000", "DEBUG": "false", "RATE": "1.10"}
 
 
 def test_config_is_applied(cli: CommandLine, api: FakeApi) -> None:

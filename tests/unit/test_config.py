@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,8 +20,11 @@ from branchline.operations import config_ledger
 from branchline.operations.config import Settings
 from branchline.operations.gate import Gate
 from branchline.operations.provenance import Provenance
+from branchline.operations.requests import Deployments
+from branchline.operations.views import Views
 from branchline.ports import Revision
 from tests.fakes.config import FakeConfigStore, FakeConfigWriter
+from tests.fakes.source import FakeSource
 from tests.fakes.store import MemoryStore
 
 ADA = Actor("ada", "token", Role.ADMIN)
@@ -208,6 +212,27 @@ def test_what_was_written_past_us_has_no_author(world: World) -> None:
     assert (oldest.version, oldest.by, oldest.keys) == (1, "ada", {"A": "set"})
 
 
+def test_what_we_did_last_to_a_key_names_no_author_where_it_was_undone_past_us(world: World) -> None:
+    world.set("develop", A="1")
+    world.set("develop", BOB, A=None)
+    world.configs.put("shop", "develop", {"A": "3"})
+    (a,) = world.provenance.explain(EVE, "shop", "develop")
+    assert (a.origin.by, a.origin.version, a.origin.outside) == (None, None, 3)
+
+
+def test_changes_in_a_store_that_is_no_more_are_nobodys_here(world: World) -> None:
+    for value in ("1", "2", "3"):
+        world.set("develop", A=value)
+    old = [replace(one, at=one.at - timedelta(days=1)) for one in world.store.tables.changes]
+    world.store.tables.changes[:] = old
+    world.configs = FakeConfigStore()
+    world.writer = world.configs.writer()
+    world.configs.put("shop", "develop", {"A": "0"})
+    assert world.set("develop", BOB, A="new") == 2
+    told = [(one.version, one.by) for one in world.provenance.history(EVE, "shop", "develop")]
+    assert told == [(2, "bob"), (1, None)]
+
+
 def test_the_history_of_a_key(world: World) -> None:
     world.set("develop", A="1", B="1")
     world.set("develop", B="2")
@@ -257,6 +282,38 @@ def test_live_config_falls_behind_by_any_layer(world: World) -> None:
         ("develop", 1, 2),
         ("login", 1, 1),
     ]
+
+
+def deployments(world: World) -> Deployments:
+    return Deployments(world.store, Gate(world.store), Views(lambda name: name), FakeSource(), "test")
+
+
+def test_what_is_live_is_asked_for_once_more(world: World) -> None:
+    place = world.live("develop", {"shop/env/develop": 0})
+    asked = deployments(world).apply_config(BOB, "shop", "develop", Trigger.CLI, "new keys")
+    with world.store.transaction() as records:
+        live = records.deployments.get(place.live_deployment or 0)
+        new = records.deployments.get(asked.id)
+    assert (new.ref, new.commit, new.state, new.reason) == (live.ref, live.commit, State.QUEUED, "new keys")
+    assert new.config is None
+    (event,) = world.events(Kind.DEPLOYMENT_REQUESTED)
+    assert event.detail["again"] == live.id
+
+
+def test_config_is_not_applied_over_what_is_under_way(world: World) -> None:
+    place = world.live("develop", {"shop/env/develop": 0})
+    with world.store.transaction() as records:
+        newer = Revision("refs/heads/develop", "b" * 40, "")
+        records.deployments.add(place, newer, actor="ada", trigger=Trigger.CLI, reason="")
+    apply = deployments(world).apply_config
+    assert code(lambda: apply(BOB, "shop", "develop", Trigger.CLI, "")) == "deployment_under_way"
+    assert len(world.store.tables.deployments) == 2
+    world.environment("staging")
+    assert code(lambda: apply(BOB, "shop", "staging", Trigger.CLI, "")) == "nothing_live"
+    for actor, name in ((EVE, "develop"), (BOB, "production")):
+        world.environment(name)
+        with pytest.raises(Refused):
+            apply(actor, "shop", name, Trigger.CLI, "")
 
 
 def test_a_store_that_is_away_hides_no_environment(world: World) -> None:
@@ -314,7 +371,7 @@ def test_a_change_whose_writer_died_is_settled(
         patched.setattr(FakeConfigWriter, "write", dies)
         with pytest.raises(how):
             world.set("develop", BOB, A="2", B="2")
-    monkeypatch.setattr(config_ledger, "_UNTOLD", timedelta(0))
+    monkeypatch.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
     history = world.provenance.history(EVE, "shop", "develop")
     assert [one.by for one in history] == (["bob", "ada"] if written else ["ada"])
     assert [one.actor for one in world.events(Kind.CONFIG_CHANGED)] == [*["ada", "bob"][: 1 + written]]
@@ -329,7 +386,7 @@ def test_of_two_who_died_on_one_version_neither_is_named(world: World, monkeypat
         for actor in ("ada", "bob"):
             records.config.begin(world.project, layer, 0, actor, {"A": Done.SET})
     world.writer.write(layer, {"A": Secret("1")}, 0)
-    monkeypatch.setattr(config_ledger, "_UNTOLD", timedelta(0))
+    monkeypatch.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
     assert [one.by for one in world.provenance.history(EVE, "shop", "develop")] == [None]
     assert world.store.tables.changes == []
 

@@ -11,10 +11,12 @@ import pytest
 
 from branchline.domain.audit import Kind
 from branchline.domain.deployment import Deployment, State, Trigger
-from branchline.domain.environment import Destination, Environment, Tier
+from branchline.domain.environment import Destination, Environment, Inherits, Tier
 from branchline.domain.errors import PlatformBroke, TakenOver
 from branchline.domain.manifest import AdjustableStage
 from branchline.domain.pipeline import MOST_ATTEMPTS, TIME_LIMITS, Stage
+from branchline.domain.release import build_key
+from branchline.manifest_file import parse
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
 from branchline.operations.launch import Launch
@@ -281,6 +283,31 @@ def test_where_secrets_are_files_no_variable_holds_one(world: World) -> None:
     assert "API_KEY" not in migrate.variables
 
 
+def test_where_secrets_are_files_a_service_still_has_the_last_word_over_defaults(world: World) -> None:
+    world.configs.put("shop", "develop", {"API_KEY": "k", "DSN": "d", "TOKEN": "t"})
+    world.deploy(
+        NEEDS.replace("port: 8000", "port: 8000\n    environment: {LEVEL: debug, DSN: x}") + "secrets: files\n"
+    )
+    (web, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == "web"]
+    assert web.spec.variables["LEVEL"].reveal() == "debug"
+    assert "LEVEL" not in web.spec.files
+    assert web.spec.files["DSN"].reveal() == "d"
+    assert "DSN" not in web.spec.variables
+
+
+def test_a_deployment_inherits_what_its_own_commit_says(world: World) -> None:
+    world.configs.put("shop", "_common", {"API_KEY": "k"})
+    alone = "environments: {develop: {on: {branch: develop}, inherits: nothing}}"
+    said = world.push(MANIFEST.replace("environments: {develop: {on: {branch: develop}}}", alone))
+    with world.store.transaction() as records:  # and then somebody asked for another commit that says otherwise
+        project = records.projects.get("shop")
+        records.environments.ensure(project, Destination("develop", Tier.NONPROD, Inherits.COMMON))
+    world.runner().run(said)
+    with world.store.transaction() as records:
+        done = records.deployments.get(said.id)
+    assert done.config == {"shop/env/develop": 0}
+
+
 BUILDS = MANIFEST + "build: {secrets: [NPM_TOKEN]}\n"
 
 
@@ -290,6 +317,22 @@ def test_a_build_gets_the_secrets_that_the_manifest_names(world: World) -> None:
     assert done.state is State.SUCCEEDED
     assert world.images.secrets[0] == {"NPM_TOKEN": "very-secret-value"}
     assert "very-secret-value" not in world.log(done.id)
+
+
+def test_what_was_built_with_secrets_was_built_for_one_environment() -> None:
+    with_secrets, without = parse(BUILDS), parse(MANIFEST)
+    keys = {build_key("a", with_secrets, name) for name in ("develop", "staging", "production")}
+    assert len(keys) == 3
+    assert build_key("a", without, "develop") == build_key("a", without, "production")
+
+
+def test_containers_get_the_config_of_the_versions_that_were_built_with(world: World) -> None:
+    world.configs.put("shop", "develop", {"NPM_TOKEN": "one"})
+    world.containers.programs["check"] = lambda _call: world.configs.put("shop", "develop", {"NPM_TOKEN": "two"}) and 0
+    done = world.deploy(BUILDS)
+    assert done.config == {"shop/_common": 0, "shop/env/develop": 1}
+    (web, *_rest) = [one for one in world.containers.containers.values() if one.instance.service == "web"]
+    assert web.spec.variables["NPM_TOKEN"].reveal() == "one"
 
 
 def test_a_build_whose_secret_is_not_set_says_so(world: World) -> None:

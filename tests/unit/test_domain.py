@@ -151,9 +151,9 @@ def test_yaml_scalars_become_text() -> None:
 
 def test_what_goes_into_a_build_names_it() -> None:
     one, other = manifest(), manifest(build={"target": "runtime"})
-    assert build_key("a", one) == build_key("a", manifest())
-    assert len({build_key("a", one), build_key("b", one), build_key("a", other)}) == 3
-    assert build_key("a", one) == build_key("a", manifest(watch={"window": "1s"}))
+    assert build_key("a", one, "develop") == build_key("a", manifest(), "develop")
+    assert len({build_key("a", one, "develop"), build_key("b", one, "develop"), build_key("a", other, "develop")}) == 3
+    assert build_key("a", one, "develop") == build_key("a", manifest(watch={"window": "1s"}), "develop")
 
 
 @given(st.floats(min_value=0, max_value=1e6, allow_nan=False))

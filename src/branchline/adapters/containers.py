@@ -163,8 +163,9 @@ class DockerContainers:
 
     @in_our_words
     def deployments(self, environment: Environment) -> set[int]:
-        """The deployments that have containers here, those of one-off commands included."""
-        return {int(one["Labels"][names.DEPLOYMENT]) for one in self._find(environment)}
+        """The deployments that have containers or secrets here, those of one-off commands included."""
+        with_containers = {int(one["Labels"][names.DEPLOYMENT]) for one in self._find(environment)}
+        return with_containers | self._files.deployments(environment)
 
     @in_our_words
     def destroy(self, environment: Environment) -> None:

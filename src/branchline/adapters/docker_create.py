@@ -14,10 +14,10 @@ from docker.errors import APIError, ImageNotFound
 from docker.types import LogConfig, Mount
 
 from branchline.adapters.docker_engine import DockerEngine, explanation
-from branchline.adapters.secret_files import INSIDE
 from branchline.domain.config import Secret
 from branchline.domain.errors import DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Limits
+from branchline.ports import SECRETS
 
 _LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -82,7 +82,7 @@ class Maker:
             # that as stopped by hand, so nothing would come back.
             restart_policy={"Name": "always"} if new.keep_running else None,
             extra_hosts=list(new.hosts),
-            mounts=[Mount(INSIDE, str(new.secrets), type="bind", read_only=True)] if new.secrets else None,
+            mounts=[Mount(SECRETS, str(new.secrets), type="bind", read_only=True)] if new.secrets else None,
         )
         endpoints = {new.network: client.create_endpoint_config(ipv4_address=new.address)}
         try:

@@ -11,7 +11,8 @@ import hvac
 from hvac.exceptions import InvalidPath, InvalidRequest
 
 from branchline.adapters.vault_session import NotAVault
-from branchline.domain.config import Secret
+from branchline.domain.config import check_key, check_value
+from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.domain.layers import HIDDEN, Document, Layer
 
 _CAS_MISMATCH = "check-and-set parameter did not match"
@@ -25,8 +26,21 @@ class Stored:
     entries: dict[str, str | None] | None
 
     def document(self, layer: Layer) -> Document:
-        """The same in the domain's words. JSON's null hides a key."""
-        entries = {key: HIDDEN if value is None else Secret(value) for key, value in (self.entries or {}).items()}
+        """The same in the domain's words. JSON's null hides a key.
+
+        Raises PlatformBroke (`config_unusable`) where somebody has written past us what no process can be given.
+        """
+        try:
+            entries = {
+                check_key(key): HIDDEN if value is None else check_value(key, value)
+                for key, value in (self.entries or {}).items()
+            }
+        except BadInput as error:
+            raise PlatformBroke(
+                f"The config of {layer} cannot be used: {error.sentence}",
+                code="config_unusable",
+                hint=f"It was not written by Branchline: take it out of {layer.path} in the store.",
+            ) from None
         return Document(layer, self.version, entries)
 
 

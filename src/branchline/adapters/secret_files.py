@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from branchline.domain.config import Secret
+from branchline.domain.config import Secret, check_key
 from branchline.domain.environment import Environment
 from branchline.domain.errors import PlatformBroke
-
-INSIDE = "/run/secrets"
-"""Where containers find them, as in Compose and Swarm."""
 
 _IN_MEMORY = {"tmpfs", "ramfs"}
 
@@ -34,15 +31,15 @@ class SecretFiles:
     def write(self, environment: Environment, deployment: int, files: Mapping[str, Secret]) -> Path:
         """Write the files of a deployment; return their folder. Repeating changes nothing.
 
-        Raises PlatformBroke: `no_memory_folder` where no root is in memory, `memory_folder_taken` where somebody else
-        has made a folder of our name there, `memory_full`.
+        Raises BadInput (`bad_key`), PlatformBroke: `no_memory_folder` where no root is in memory and ours to use,
+        `memory_folder_taken` where somebody else has made a folder of our name there, `memory_full`.
         """
         folder = self._own_folder() / environment.key / f"d{deployment}"
         try:
             for one in (folder.parent, folder):
                 one.mkdir(mode=0o755, exist_ok=True)
             for name, secret in files.items():
-                self._write(folder / name, secret.reveal())
+                self._write(folder / check_key(name), secret.reveal())
         except OSError as error:
             raise PlatformBroke(
                 f"The secrets of {environment.key} cannot be written: {error.strerror}.",
@@ -53,37 +50,53 @@ class SecretFiles:
 
     def remove(self, environment: Environment, deployment: int) -> None:
         """Remove the files of a deployment."""
-        for root in self._roots:
-            shutil.rmtree(root / self._name / environment.key / f"d{deployment}", ignore_errors=True)
+        for folder in self._mine():
+            shutil.rmtree(folder / environment.key / f"d{deployment}", ignore_errors=True)
 
     def remove_all(self, environment: Environment) -> None:
         """Remove all files of an environment."""
-        for root in self._roots:
-            shutil.rmtree(root / self._name / environment.key, ignore_errors=True)
+        for folder in self._mine():
+            shutil.rmtree(folder / environment.key, ignore_errors=True)
+
+    def deployments(self, environment: Environment) -> set[int]:
+        """The deployments that have files here."""
+        found = [path.name for folder in self._mine() for path in (folder / environment.key).glob("d*")]
+        return {int(name[1:]) for name in found if name[1:].isdigit()}
 
     def scratch(self) -> Path:
-        """A folder in memory for what is needed for a moment, such as a build's secrets; it may not exist before."""
-        folder = self._own_folder() / "scratch"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        """A folder in memory for what this process needs for a moment, such as a build's secrets.
+
+        What processes that were killed have left in theirs is removed.
+        """
+        root = self._own_folder() / "scratch"
+        mine = root / str(os.getpid())
+        mine.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for other in root.iterdir():
+            if not Path("/proc", other.name).exists():
+                shutil.rmtree(other, ignore_errors=True)
+        return mine
 
     @property
     def _name(self) -> str:
         return f"branchline-{self._instance}"
 
+    def _mine(self) -> list[Path]:
+        """Our folders, wherever they are: never what somebody else has put in their place."""
+        return [folder for root in self._roots if _ours(folder := root / self._name)]
+
     def _own_folder(self) -> Path:
-        root = next((one for one in self._roots if _in_memory(one)), None)
+        in_memory = [root for root in self._roots if _in_memory(root)]
+        root = next((one for one in in_memory if (one / self._name).exists() or os.access(one, os.W_OK)), None)
         if root is None:
             raise PlatformBroke(
-                f"None of {', '.join(map(str, self._roots))} is a file system in memory.",
+                f"None of {', '.join(map(str, self._roots))} is a file system in memory that is ours to use.",
                 code="no_memory_folder",
                 hint="Secrets as files are never written to a disk: mount a tmpfs at one of them.",
             )
         folder = root / self._name
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        about = folder.lstat()
-        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o077:
+        if not _ours(folder):
             raise PlatformBroke(
                 f"{folder} is there already, and it is not ours alone.",
                 code="memory_folder_taken",
@@ -92,15 +105,24 @@ class SecretFiles:
         return folder
 
     def _write(self, path: Path, text: str) -> None:
-        data = text.encode(errors="surrogateescape")
+        data = text.encode()
         with suppress(OSError):
             if path.read_bytes() == data:
                 return
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh = path.with_name(f".{path.name}.new")  # of one name, so that a killed writer's is taken over
         fresh.unlink(missing_ok=True)
         fresh.write_bytes(data)
         fresh.chmod(0o444)
         fresh.replace(path)
+
+
+def _ours(folder: Path) -> bool:
+    """Whether it is a real folder that nobody but us can enter."""
+    try:
+        about = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
 
 
 def remove_instance_files(instance: str) -> None:

@@ -67,7 +67,7 @@ def import_(
         expected = found.versions[environment]
         own = [key.key for key in mine if key.origin.layer == environment]
         changes = {**dict.fromkeys(own), **changes}
-    if not changes:
+    if not values:
         raise BadInput("There is no setting in it.", code="nothing_to_import", hint="A line is KEY=VALUE.")
     gone = len(changes) - len(values)
     done = f"Set {counted(len(values), 'setting')}" + (f" and removed {gone}" if gone else "")
@@ -89,6 +89,14 @@ def export(
 
     The register notes who did. Production's are never shown.
     """
+    if json and file != "-":
+        raise BadInput(
+            "--json prints the answer, so there is nothing for a file.",
+            code="usage",
+            hint="Leave --json out; `--format json` writes JSON.",
+        )
+    if file != "-" and Path(file).exists() and not Path(file).is_file():
+        raise BadInput(f"{file} is no ordinary file.", code="file_unwritable", hint="Name another file, or -.")
     with connect() as client:
         found = client.get(where(project, environment, "values"), wire_config.ConfigValues, own="true" if own else None)
     if json:
@@ -102,10 +110,14 @@ def export(
     try:
         # Made anew, so that a file which others can read does not keep its mode.
         fresh = Path(f"{file}.{os.getpid()}.new")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as out:
-            out.write(text)
-        fresh.replace(file)
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as out:
+                out.write(text)
+            fresh.replace(file)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise BadInput(
             f"{file} cannot be written: {error.strerror}.", code="file_unwritable", hint="Name another file, or -."
@@ -160,13 +172,16 @@ def _from_env(text: str) -> dict[str, str]:
 
 def _from_json(text: str) -> dict[str, str]:
     try:
-        found = notation.loads(text, object_pairs_hook=_once)
+        # Numbers stay as they are written: 1.10 is not 1.1.
+        found = notation.loads(text, object_pairs_hook=_once, parse_int=str, parse_float=str, parse_constant=_no_number)
     except notation.JSONDecodeError as error:
         raise BadInput(
             f"The file is no JSON: line {error.lineno}, column {error.colno}.",
             code="bad_json_file",
             hint='Write one object: {"KEY": "value"}',
         ) from None
+    except RecursionError:
+        raise BadInput("The file is nested too deeply.", code="bad_json_file", hint="Settings are flat.") from None
     if not isinstance(found, dict):
         raise BadInput(
             "The file holds no JSON object.", code="bad_json_file", hint='Write one object: {"KEY": "value"}'
@@ -181,6 +196,10 @@ def _from_json(text: str) -> dict[str, str]:
             )
         values[key] = value if isinstance(value, str) else notation.dumps(value)
     return values
+
+
+def _no_number(text: str) -> str:
+    raise BadInput(f"{text} is no number in JSON.", code="bad_json_file", hint="Write it as a text, in quotes.")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

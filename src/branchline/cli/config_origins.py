@@ -40,15 +40,15 @@ def explain(
         rows.append(_row(one.key, one.origin))
         rows.extend(_row("  hides", beneath) for beneath in one.hides)
     table(("key", "layer", "version", "set", "by"), rows)
-    for one in found if key is not None else []:
-        for origin in (one.origin, *one.hides):
-            if origin.outside is not None:
-                note(f"Version {origin.outside} of {origin.layer} was written outside of Branchline: perhaps this too.")
+    outside = {(origin.layer, origin.outside) for one in found for origin in (one.origin, *one.hides) if origin.outside}
+    for layer, version in sorted(outside, key=str):
+        note(f"? Version {version} of {layer} was written outside of Branchline, and may have changed it.")
 
 
 def _row(key: str, origin: wire_config.KeyOrigin) -> tuple[str, ...]:
     layer = f"{origin.layer} (unset)" if origin.hidden else origin.layer
-    return key, layer, str(origin.version or ""), moment(origin.at), origin.by or _UNKNOWN
+    by = f"{origin.by} ?" if origin.by and origin.outside else origin.by or _UNKNOWN
+    return key, layer, str(origin.version or ""), moment(origin.at), by
 
 
 @commands.command()

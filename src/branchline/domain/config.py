@@ -76,7 +76,13 @@ def check_value(key: str, value: str) -> Secret:
         raise BadInput(
             f"The value of {key} holds a NUL character.", code="bad_value", hint="Encode binary values, as base64."
         )
-    if len(value.encode()) >= MAX_VALUE_BYTES - len(key) - 2:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:  # half a character: what a shell hands on of bytes that are no text
+        raise BadInput(
+            f"The value of {key} is not text in UTF-8.", code="bad_value", hint="Encode binary values, as base64."
+        ) from None
+    if size >= MAX_VALUE_BYTES - len(key) - 2:
         raise BadInput(
             f"The value of {key} is too long for an environment variable.",
             code="bad_value",

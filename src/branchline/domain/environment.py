@@ -85,6 +85,12 @@ def usually_inherits(name: str) -> Inherits:
     return Inherits.COMMON if name in {DEVELOP, "staging"} else Inherits.DEVELOP
 
 
+def inherited_by(manifest: Manifest, name: str) -> Inherits:
+    """What an environment inherits, as this manifest says."""
+    rule = manifest.environments.get(name)
+    return (rule.inherits if rule else None) or usually_inherits(name)
+
+
 def destination(manifest: Manifest, ref: str) -> Destination:
     """Say which environment the manifest gives to a full ref (`refs/heads/…` or `refs/tags/…`).
 
@@ -96,7 +102,7 @@ def destination(manifest: Manifest, ref: str) -> Destination:
         pattern = rule.on.branch if ref.startswith(BRANCH) else rule.on.tag
         prefix = BRANCH if ref.startswith(BRANCH) else TAG
         if pattern is not None and fnmatchcase(ref.removeprefix(prefix), pattern):
-            return Destination(name, tier_of(name), rule.inherits or usually_inherits(name))
+            return Destination(name, tier_of(name), inherited_by(manifest, name))
     rules = ", ".join(f"{rule.on} → {name}" for name, rule in manifest.environments.items())
     raise BadInput(
         f"{short(ref)} belongs to no environment of {manifest.project}.",

@@ -42,7 +42,10 @@ class Layer:
     def at(cls, path: str) -> Layer:
         """The layer that is kept there; raises BadInput (`bad_name`) where no layer could be."""
         project, _, rest = path.partition("/")
-        return cls(project, rest if rest == COMMON else rest.removeprefix("env/"))
+        found = cls(project, rest if rest == COMMON else rest.removeprefix("env/"))
+        if found.path != path:
+            raise BadInput(f"{path[:60]!r} is no layer.", code="bad_name", hint="Such as shop/env/develop.")
+        return found
 
     @property
     def height(self) -> int:

@@ -21,7 +21,12 @@ class Release:
     manifest: Manifest
 
 
-def build_key(commit: str, manifest: Manifest) -> str:
-    """Name what goes into a build: a release of the same key is the same image, so it need not be built again."""
-    inputs = {"commit": commit, "build": manifest.build.model_dump(mode="json")}
+def build_key(commit: str, manifest: Manifest, environment: str) -> str:
+    """Name what goes into a build: a release of the same key is the same image, so it need not be built again.
+
+    The environment counts where the build is given secrets: what is made with production's goes nowhere else.
+    """
+    inputs: dict[str, object] = {"commit": commit, "build": manifest.build.model_dump(mode="json")}
+    if manifest.build.secrets:
+        inputs["environment"] = environment
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -13,14 +13,17 @@ from branchline.domain.config import Secret
 from branchline.domain.errors import BranchlineError, Conflict, PlatformBroke
 from branchline.domain.layers import HIDDEN, Change, Layer
 from branchline.domain.project import Project
-from branchline.ports import ConfigWriter
+from branchline.ports import ConfigWriter, Written
 from branchline.records import Records, Store
 
 _PATIENCE = 10.0
 """Seconds for which a change that expects no version goes on against others who write the same layer."""
 
-_UNTOLD = timedelta(minutes=1)
-"""After so long nobody is still at it: the store answers within seconds or not at all."""
+_UNDER_WAY = timedelta(minutes=1)
+"""So long somebody may still be at it; after that, the store has answered or will not."""
+
+_APART = timedelta(minutes=2)
+"""As much may lie between the time at which a change was begun and that of the version which it made."""
 
 
 class ConfigLedger:
@@ -38,6 +41,7 @@ class ConfigLedger:
         Without an expected version, what others do to other keys meanwhile is kept. Raises Conflict
         (`config_changed`) and what the store raises; nothing was written then.
         """
+        self.settle(layer)
         give_up = time.monotonic() + _PATIENCE
         while True:
             base = self._writer.keys(layer).version if expected is None else expected
@@ -67,28 +71,33 @@ class ConfigLedger:
                 self._end(records, known.get(begun), version)
         return version
 
-    def changes(self, layer: Layer) -> list[ConfigChange]:
-        """All changes of a layer that came to something, newest first."""
+    def versions(self, layer: Layer) -> list[tuple[Written, ConfigChange | None]]:
+        """The versions that the store knows of, newest first, each with the change that made it, where we know it."""
         self.settle(layer)
         with self._store.transaction() as records:
-            return [change for change in records.config.of(layer) if change.version is not None]
+            known = {change.version: change for change in records.config.of(layer)}
+        return [(one, _made_by(known.get(one.version), one)) for one in self._writer.versions(layer)]
 
     def settle(self, layer: Layer) -> None:
         """Find out what became of changes whose writer was killed, or was given no answer."""
         with self._store.transaction() as records:
-            if all(change.version is not None for change in records.config.of(layer)):
-                return
-        newest = self._writer.keys(layer).version
+            left = [change for change in records.config.of(layer) if change.version is None]
+        now = datetime.now(UTC)
+        if not any(now - change.at > _UNDER_WAY for change in left):
+            return
+        written = {one.version: one for one in self._writer.versions(layer)}
         with self._store.transaction() as records:
             known = records.config.of(layer)
             made = {change.version for change in known}
             left = [change for change in known if change.version is None]
             for change in left:
-                wrote = newest > change.base and change.base + 1 not in made
+                if now - change.at <= _UNDER_WAY:
+                    continue
+                one = written.get(change.base + 1)
                 rivals = sum(other.base == change.base for other in left) > 1
-                if wrote and not rivals:
-                    self._end(records, change, change.base + 1)
-                elif datetime.now(UTC) - change.at > _UNTOLD:
+                if one and change.base + 1 not in made and not rivals and _made_by(change, one):
+                    self._end(records, change, one.version)
+                else:
                     records.config.forget(change.id)
 
     def _end(self, records: Records, change: ConfigChange | None, version: int) -> None:
@@ -99,6 +108,11 @@ class ConfigLedger:
         layer = change.layer
         detail = {"version": version, **{str(done): keys[done] for done in Done}}
         records.register.add(AuditEvent(Kind.CONFIG_CHANGED, change.actor, layer.project, layer.name, detail=detail))
+
+
+def _made_by(change: ConfigChange | None, written: Written) -> ConfigChange | None:
+    """The change, unless the version of its number is another store's, or was made when nobody was at it."""
+    return change if change and abs(change.at - written.at) < _APART else None
 
 
 def _done(change: Change) -> Done:

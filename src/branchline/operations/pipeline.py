@@ -67,7 +67,7 @@ class Pipeline:
                 f"The commit has no {FILE_NAME}.", code="no_manifest", hint="`branchline init` writes one."
             )
         manifest = parse(file.read_text(errors="replace"))
-        key = build_key(about.commit, manifest)
+        key = build_key(about.commit, manifest, about.environment)
         with scene.record() as records:
             known = records.releases.find(scene.project, key)
             if known is not None:
@@ -191,12 +191,14 @@ class Pipeline:
                 code="context_outside",
                 hint="`build.context` must be a folder of the repository; links to elsewhere are not followed.",
             )
+        # BuildKit takes a step from its cache whatever its secrets are: by this a Dockerfile can tell them apart.
+        told = {"BRANCHLINE_ENVIRONMENT": scene.environment.name} if build.secrets else {}
         with self._build_slot(scene):
             return self._images.build(
                 context,
                 dockerfile=build.dockerfile,
                 target=target,
-                args=build.args,
+                args={**build.args, **told},
                 tag=_tag(scene.deployment, step),
                 labels={**self.image_labels, "branchline.project": scene.project.name},
                 log=scene.log,

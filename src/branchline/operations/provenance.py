@@ -5,7 +5,7 @@ from __future__ import annotations
 from branchline.config_records import Done
 from branchline.domain.access import Actor, Permission
 from branchline.domain.config import check_key
-from branchline.domain.environment import Environment, Tier
+from branchline.domain.environment import Environment, Tier, inherited_by
 from branchline.domain.errors import NotFound, PlatformBroke
 from branchline.domain.layers import Keys, Layer, answering, layers_of, pinned, resolve
 from branchline.operations.config import layers_in
@@ -43,7 +43,7 @@ class Provenance:
                 code="unknown_key",
                 hint=f"`branchline config list {project} {environment}` shows the keys that there are.",
             )
-        tellers = {layer: _Teller(self._ledger, self._writer, layer, keys) for layer, keys in found.items()}
+        tellers = {layer: _Teller(self._ledger, layer, keys) for layer, keys in found.items()}
         explained = []
         for name in [key] if key is not None else sorted(answers):
             mentions = [layer for layer in reversed(layers) if name in found[layer].shown | found[layer].hidden]
@@ -58,10 +58,8 @@ class Provenance:
         layer = self._layers(actor, project, environment)[-1]
         if key is not None:
             check_key(key)
-        known = {change.version: change for change in self._ledger.changes(layer)}
         history = []
-        for written in self._writer.versions(layer):
-            change = known.get(written.version)
+        for written, change in self._ledger.versions(layer):
             if key is None or (change and key in change.keys):
                 history.append(
                     ConfigHistory(
@@ -106,21 +104,22 @@ class Provenance:
         if environment.live_deployment is None:
             return None
         with self._store.transaction() as records:
-            live = records.deployments.get(environment.live_deployment).config or {}
+            live = records.deployments.get(environment.live_deployment)
+            release = records.releases.get(live.release) if live.release else None
+        beneath = inherited_by(release.manifest, environment.name) if release else environment.inherits
         try:
-            return self._compare(environment, pinned(live))
+            return self._compare(layers_of(environment.project, environment.name, beneath), pinned(live.config or {}))
         except PlatformBroke as error:
             return ConfigStatus(trouble=error.sentence)
 
-    def _compare(self, environment: Environment, live: dict[Layer, int]) -> ConfigStatus:
-        layers = layers_of(environment.project, environment.name, environment.inherits)
+    def _compare(self, layers: tuple[Layer, ...], live: dict[Layer, int]) -> ConfigStatus:
         versions, keys = [], set()
         for layer in layers:
             newest, before = self._writer.keys(layer).version, live.get(layer, 0)
             versions.append(LayerVersion(layer=layer.name, live=before, newest=newest))
             if newest != before:
-                for change in self._ledger.changes(layer):
-                    if change.version and before < change.version <= newest:
+                for written, change in self._ledger.versions(layer):
+                    if change and before < written.version:
                         keys |= set(change.keys)
         behind = any(one.live != one.newest for one in versions)
         return ConfigStatus(behind=behind, layers=versions, keys=sorted(keys))
@@ -137,24 +136,23 @@ class Provenance:
 class _Teller:
     """Says of the keys of one layer who set them."""
 
-    def __init__(self, ledger: ConfigLedger, writer: ConfigWriter, layer: Layer, keys: Keys) -> None:
+    def __init__(self, ledger: ConfigLedger, layer: Layer, keys: Keys) -> None:
         self._layer = layer
         self._keys = keys
-        self._changes = ledger.changes(layer) if keys.version else []
-        known = {change.version for change in self._changes}
-        self._outside = [one.version for one in writer.versions(layer) if one.version not in known]
+        self._versions = ledger.versions(layer) if keys.version else []
 
     def origin(self, key: str) -> KeyOrigin:
         """Where a key of this layer comes from. What was written past us nobody can put a name to."""
         done = Done.HIDDEN if key in self._keys.hidden else Done.SET
-        change = next((one for one in self._changes if one.keys.get(key) is done), None)
-        since = change.version or 0 if change else 0
-        later = max((version for version in self._outside if version > since), default=None)
+        since, change = next(((one.version, by) for one, by in self._versions if by and key in by.keys), (0, None))
+        if change and change.keys[key] is not done:
+            change = None  # what we did last to it was undone past us
+        outside = [one.version for one, by in self._versions if by is None and one.version > since]
         return KeyOrigin(
             layer=self._layer.name,
             hidden=done is Done.HIDDEN,
             version=change.version if change else None,
             at=change.at if change else None,
             by=change.actor if change else None,
-            outside=later,
+            outside=max(outside, default=None),
         )

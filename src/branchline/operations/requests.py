@@ -74,6 +74,8 @@ class Deployments:
             place = records.environments.get(project, environment)
         self._gate.require(actor, deploy_permission(place.tier), project=project, environment=environment)
         with self._store.transaction() as records:
+            records.environments.lock(place)
+            place = records.environments.get(project, environment)
             if place.live_deployment is None:
                 raise Conflict(
                     f"Nothing is live in {project} {environment}.",

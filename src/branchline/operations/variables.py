@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from branchline.domain.config import Config, Secret
+from branchline.domain.environment import inherited_by
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Service
 from branchline.operations.scene import Scene
-from branchline.ports import ConfigReader, Databases
-
-SECRETS = "/run/secrets"
-"""Where a container finds its secrets, where they are files."""
+from branchline.ports import SECRETS, ConfigReader, Databases
 
 
 def of_platform(scene: Scene) -> dict[str, Secret]:
@@ -46,7 +44,7 @@ class Variables:
 
         Raises DeploymentFailed (`config_missing`) that names all keys which the manifest requires and it lacks.
         """
-        config = self._config.read(scene.environment, scene.deployment.config)
+        config = self._newest_or_pinned(scene)
         _check_there(scene, config, scene.manifest.config.required, "take it out of `config.required` in the manifest")
         return config.versions
 
@@ -69,22 +67,35 @@ class Variables:
         if scene.manifest.secrets == "environment":
             return Given({**urls, **defaults, **plain, **config, **told}, {})
         # A program looks for a key in one place, whether somebody has set it or its default holds.
-        files = {**urls, **defaults, **config}
-        variables = {key: value for key, value in plain.items() if key not in files}
-        return Given({**variables, **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, files)
+        beneath = {key: value for key, value in {**urls, **defaults}.items() if key not in plain}
+        variables = {key: value for key, value in plain.items() if key not in config}
+        return Given({**variables, **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, {**beneath, **config})
 
     def for_build(self, scene: Scene) -> dict[str, Secret]:
-        """The secrets that the manifest names for the build, from the newest config; hidden from the log from now on.
+        """The secrets that the manifest names for the build; hidden from the log from now on.
 
-        Raises DeploymentFailed (`config_missing`) that names all keys which are not there.
+        What is read for it is pinned, so that the containers get values of the same versions. Raises DeploymentFailed
+        (`config_missing`) that names all keys which are not there.
         """
         names = scene.manifest.build.secrets
         if not names:
             return {}
-        config = self._config.read(scene.environment, scene.deployment.config)
+        config = self._newest_or_pinned(scene)
         _check_there(scene, config, names, "take it out of `build.secrets` in the manifest")
+        with scene.record() as records:
+            records.deployments.note_config(scene.deployment.id, config.versions)
         scene.log.hide([config[name] for name in names])
         return {name: config[name] for name in names}
+
+    def _newest_or_pinned(self, scene: Scene) -> Config:
+        """What an attempt or a stage before has pinned, else the newest.
+
+        Of the layers that this commit's manifest says: another one's may have said something else since.
+        """
+        with scene.record() as records:
+            pinned = records.deployments.get(scene.deployment.id).config
+        beneath = inherited_by(scene.manifest, scene.environment.name)
+        return self._config.read(replace(scene.environment, inherits=beneath), pinned)
 
 
 def _check_there(scene: Scene, config: Config, keys: Sequence[str], otherwise: str) -> None:

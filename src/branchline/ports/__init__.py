@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from branchline.ports.basics import Interrupt, Log
 from branchline.ports.config import ConfigReader, ConfigWriter, Written
-from branchline.ports.containers import NETWORK, STOPPED, Containers, Instance, InstanceState, Probes, ServiceSpec
+from branchline.ports.containers import (
+    NETWORK,
+    SECRETS,
+    STOPPED,
+    Containers,
+    Instance,
+    InstanceState,
+    Probes,
+    ServiceSpec,
+)
 from branchline.ports.databases import Databases
 from branchline.ports.images import ImageArchive, Images
 from branchline.ports.source import Revision, Source
@@ -17,6 +26,7 @@ from branchline.ports.traffic import Proxy, Route, Traffic
 
 __all__ = [
     "NETWORK",
+    "SECRETS",
     "STOPPED",
     "ConfigReader",
     "ConfigWriter",

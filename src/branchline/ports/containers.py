@@ -54,6 +54,9 @@ class InstanceState:
     restarts: int = 0
 
 
+SECRETS = "/run/secrets"
+"""Where containers find secrets that are files, as in Compose and Swarm."""
+
 NETWORK = "the network"
 STOPPED = " (stopped)"
 
@@ -130,7 +133,7 @@ class Containers(Protocol):
         """
 
     def deployments(self, environment: Environment) -> set[int]:
-        """The deployments that have containers here, those of one-off commands included."""
+        """The deployments that have containers or secrets here, those of one-off commands included."""
 
     def destroy(self, environment: Environment) -> None:
         """Remove all containers and the network of an environment."""

@@ -40,12 +40,11 @@ MOUNTS: list[Request] = [
 OPERATOR_POLICY = 'path "*" { capabilities = ["create","read","update","patch","delete","list","scan","sudo"] }'
 
 CONFIG_WRITER_POLICY = """\
-path "nonprod/data/*"       { capabilities = ["create", "update", "patch", "read"] }
-path "nonprod/subkeys/*"    { capabilities = ["read"] }
-path "nonprod/metadata/*"   { capabilities = ["read", "list", "delete"] }
-path "production/data/*"    { capabilities = ["create", "update", "patch"] }
-path "production/subkeys/*" { capabilities = ["read"] }
-path "production/metadata/*" { capabilities = ["read", "list"] }
+path "nonprod/data/*"        { capabilities = ["create", "update", "read"] }
+path "nonprod/metadata/*"    { capabilities = ["read"] }
+path "production/data/*"     { capabilities = ["create", "update", "patch"] }
+path "production/subkeys/*"  { capabilities = ["read"] }
+path "production/metadata/*" { capabilities = ["read"] }
 """
 
 

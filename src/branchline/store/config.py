@@ -26,7 +26,14 @@ class SqlConfigChanges:
         return int(self._db.execute(new.returning(t.config_change.c.id)).scalar_one())
 
     def end(self, change: int, version: int) -> bool:
-        """Note the version that it made; whether nobody had done so before."""
+        """Note the version that it made; whether nobody had done so before.
+
+        Another change of this version was made in a store that is no more.
+        """
+        mine = sa.select(t.config_change.c.project_id, t.config_change.c.layer).where(t.config_change.c.id == change)
+        same = sa.tuple_(t.config_change.c.project_id, t.config_change.c.layer).in_(mine)
+        other = t.config_change.c.id != change
+        self._db.execute(t.config_change.delete().where(same, other, t.config_change.c.version == version))
         open_ = (t.config_change.c.id == change) & t.config_change.c.version.is_(None)
         return bool(self._db.execute(t.config_change.update().where(open_).values(version=version)).rowcount)
 

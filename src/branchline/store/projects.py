@@ -112,6 +112,10 @@ class SqlEnvironments:
             )
         return _environment(row)
 
+    def lock(self, environment: Environment) -> None:
+        """Until the transaction ends nobody asks for a deployment there, and nothing else becomes live."""
+        self._db.execute(sa.select(t.environment.c.id).where(t.environment.c.id == environment.id).with_for_update())
+
     def of(self, project: str) -> list[Environment]:
         """By name."""
         query = _ENVIRONMENTS.where(t.project.c.name == project).order_by(t.environment.c.name)
