@@ -7,6 +7,7 @@ from typing import Any
 from branchline.cli.client import connect, path
 from branchline.cli.lazily import wire_config
 from branchline.cli.render import as_json, note, say
+from branchline.domain.layers import COMMON
 
 
 def where(project: str, environment: str, *rest: str) -> str:
@@ -23,4 +24,5 @@ def change(project: str, environment: str, body: dict[str, Any], *, json: bool, 
         as_json(version)
     else:
         say(f"{done} in {project} {environment}; the config is at version {version.version} now.")
-        note(f"The next deployment takes it up; `branchline config apply {project} ENV` makes one.")
+        place = "ENV" if environment == COMMON else environment
+        note(f"The next deployment takes it up; `branchline config apply {project} {place}` makes one.")
