@@ -277,6 +277,9 @@ class Store(Protocol):
     def read_log(self, deployment: int, after: int, limit: int) -> list[Line]:
         """The lines after a `seq`, oldest first."""
 
+    def before_the_last(self, deployment: int, count: int) -> int:
+        """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
+
     def last_lines(self, deployment: int, stage: str, count: int) -> list[str]:
         """The texts of a stage's last lines, oldest first."""
 

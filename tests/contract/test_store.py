@@ -358,6 +358,11 @@ def test_logs_come_back_as_they_were_written(store: Store, project: Project) -> 
     first = store.read_log(asked.id, 0, 3)
     rest = store.read_log(asked.id, first[-1].seq, 10)
     assert [line.text for line in first + rest] == [f"line {number} ü ␀" for number in range(5)]
+    assert [store.before_the_last(asked.id, count) for count in (0, 2, 4, 5, 6)] == [
+        *(line.seq for line in (rest[-1], first[-1], first[0])),
+        0,
+        0,
+    ]
     assert store.log_size(asked.id) == sum(len(line.text) for line in first + rest)
     store.append_log(asked.id, [(now, "test", "another stage's")])
     assert store.last_lines(asked.id, "build", 2) == ["line 3 ü ␀", "line 4 ü ␀"]

@@ -219,6 +219,10 @@ class FakeDeployments(Part):
         self.show(actor, number)
         return [line for line in self.platform.logs.get(number, []) if line.seq > after][:limit]
 
+    def before_the_last(self, actor: Actor, number: int, count: int) -> int:
+        lines = self.log(actor, number, 0, 10**9)
+        return lines[-count - 1].seq if len(lines) > count else 0
+
     def log_text(self, actor: Actor, number: int) -> Iterator[str]:
         lines = self.log(actor, number, 0, 10**9)
         return (f"{line.at:%H:%M:%S} {line.stage} {line.text}\n" for line in lines)

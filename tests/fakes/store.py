@@ -479,6 +479,10 @@ class MemoryStore:
         self._check()
         return [line for number, line in self.log if number == deployment and line.seq > after][:limit]
 
+    def before_the_last(self, deployment: int, count: int) -> int:
+        lines = self.read_log(deployment, 0, 10**9)
+        return lines[-count - 1].seq if len(lines) > count else 0
+
     def last_lines(self, deployment: int, stage: str, count: int) -> list[str]:
         self._check()
         return [line.text for number, line in self.log if number == deployment and line.stage == stage][-count:]

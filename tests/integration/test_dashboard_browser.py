@@ -230,7 +230,10 @@ def test_a_long_log_stays_usable(visit: Visit, platform: FakePlatform) -> None:
     page.locator("#log").scroll_into_view_if_needed()
     expect(page.get_by_text("line 11999", exact=True)).to_be_in_viewport()
     assert page.locator("#log > *").count() <= 5000
+    expect(page.locator(".line .text").first).to_have_text("line 7000")
     expect(page.get_by_text("Only the last lines are shown here")).to_be_visible()
+    # what is not shown was not sent either
+    assert page.locator("#log").evaluate("log => log.dataset.events").endswith("?after=21000")
     # who reads further up is not dragged along
     page.locator("#log").evaluate("log => { log.scrollTop = 1000; }")
     expect(page.get_by_role("button", name="Follow")).to_be_visible()

@@ -121,14 +121,12 @@ class Busy:
     """Reads all the time, each time with a login of its own; keeps what went wrong."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
         self.done = dict.fromkeys(Tier, 0)
         self.failures: list[Exception] = []
         self._ending = threading.Event()
         self._threads = [threading.Thread(target=self._read, args=(platform, tier)) for tier in Tier]
 
     def __enter__(self) -> Busy:
-        self._await_rest()
         for thread in self._threads:
             thread.start()
         return self
@@ -137,18 +135,6 @@ class Busy:
         self._ending.set()
         for thread in self._threads:
             thread.join(30)
-
-    def _await_rest(self) -> None:
-        """The test before may have ended with a restart, whose first moments are not what is looked at here."""
-        end = time.monotonic() + 30
-        for tier in Tier:
-            while True:
-                try:
-                    self._platform.read(tier)
-                    break
-                except PlatformBroke:
-                    assert time.monotonic() < end
-                    time.sleep(0.2)
 
     def _read(self, platform: Platform, tier: Tier) -> None:
         while not self._ending.is_set():

@@ -12,7 +12,14 @@ from urllib.parse import urlencode, urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import connection_from_url
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 from urllib3.util import Retry, Timeout
 
 CONNECT_SECONDS = 2.0
@@ -55,6 +62,11 @@ def _retries() -> Retry:
         respect_retry_after_header=False,
         raise_on_status=False,
     )
+
+
+def cut_off(error: requests.ConnectionError) -> bool:
+    """Whether a connection ended while an answer was awaited: the request may have been received, or not."""
+    return bool(error.args) and isinstance(error.args[0], ProtocolError)
 
 
 class _Answer:
@@ -100,7 +112,7 @@ class _NearbySession(requests.Session):
             late = isinstance(error.reason, ConnectTimeoutError) and not isinstance(error.reason, NewConnectionError)
             raise (requests.ConnectTimeout if late else requests.ConnectionError)(str(error.reason)) from None
         except (HTTPError, OSError) as error:
-            raise requests.ConnectionError(str(error)) from None
+            raise requests.ConnectionError(error) from None
         return cast(requests.Response, _Answer(answer.status, answer.headers, answer.data))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hvac
 import requests
@@ -22,10 +22,20 @@ from hvac.exceptions import (
     VaultNotInitialized,
 )
 
-from branchline.adapters.vault_http import CONNECT_SECONDS, READ_SECONDS, UNTRUSTED, quick_session, shown_address
+from branchline.adapters.vault_http import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    UNTRUSTED,
+    cut_off,
+    quick_session,
+    shown_address,
+)
 from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke
 
 _LARGE = "All settings of an environment together may have 1 MiB; put larger things into a file or a bucket."
+
+_LOGINS = 3
+"""How often one login is tried."""
 
 _Answer = TypeVar("_Answer")
 
@@ -70,8 +80,7 @@ class VaultSession:
         raise broke
 
     def _log_in(self, who: str, token: str) -> hvac.Client:
-        client = self._client("")
-        answer = client.auth.jwt.jwt_login(role=self._role, jwt=token, path=self._mount, use_token=False)
+        answer = self._login(token)
         try:
             granted, seconds = str(answer["auth"]["client_token"]), float(answer["auth"]["lease_duration"])
         except (KeyError, TypeError, ValueError):
@@ -81,6 +90,17 @@ class VaultSession:
         alive = {name: login for name, login in self._logins.items() if login.until > now}
         self._logins = {**alive, who: _Login(client, now + seconds - min(30.0, seconds / 4))}
         return client
+
+    def _login(self, token: str) -> Any:
+        """OpenBao cuts off logins at whose mount keys are changed in that moment; a login can be repeated."""
+        client, left = self._client(""), _LOGINS
+        while True:
+            left -= 1
+            try:
+                return client.auth.jwt.jwt_login(role=self._role, jwt=token, path=self._mount, use_token=False)
+            except requests.ConnectionError as error:
+                if not left or not cut_off(error):
+                    raise
 
     def _client(self, token: str) -> hvac.Client:
         return hvac.Client(

@@ -140,6 +140,11 @@ class Deployments:
             records.deployments.get(deployment)
         return [LogLine(**vars(line)) for line in self._store.read_log(deployment, after, limit)]
 
+    def before_the_last(self, actor: Actor, deployment: int, count: int) -> int:
+        """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
+        self._gate.require(actor, Permission.READ)
+        return self._store.before_the_last(deployment, count)
+
     def log_text(self, actor: Actor, deployment: int) -> Iterator[str]:
         """The whole log as lines of text, a page at a time."""
         page = self.log(actor, deployment, 0, _LOG_PAGE)

@@ -85,6 +85,9 @@ class Deployments(Protocol):
     def log(self, actor: Actor, number: int, after: int, limit: int, /) -> Sequence[LogLine]:
         """The lines after a `seq`, oldest first, at most `limit`."""
 
+    def before_the_last(self, actor: Actor, number: int, count: int, /) -> int:
+        """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
+
     def log_text(self, actor: Actor, number: int, /) -> Iterator[str]:
         """The whole log as text, in pieces that end with a newline."""
 

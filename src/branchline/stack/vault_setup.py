@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
@@ -17,6 +18,9 @@ Mounted = dict[str, Mapping[str, Any]]
 
 Rules = Callable[[Mapping[str, str]], list[Request]]
 """What comes after the mounts: policies name a login mount by its accessor, which the server makes up."""
+
+_LOGINS_END = 1.0
+"""Seconds within which a login that the server is at has ended."""
 
 _LISTS = ("sys/mounts", "sys/auth")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -45,7 +49,8 @@ def bring_about(
 ) -> None:
     """Make the mounts and write the rules, where they are not so already; `tell` hears of each path.
 
-    Raises Conflict (`mount_in_the_way`) before anything is written, and what `vault` raises.
+    Takes a second more where it changes the keys of a login. Raises Conflict (`mount_in_the_way`) before anything is
+    written, and what `vault` raises.
     """
     there = mounted(vault)
     if wrong := [words for path, data in mounts if (words := _in_the_way(path, data, there))]:
@@ -60,6 +65,7 @@ def bring_about(
         else:
             vault.write(path, data)
             tell(Outcome.MADE, path)
+    changed_keys = []
     for path, data in rules(_accessors(mounted(vault))):
         found = vault.read(path)
         if found is not None and not differs(data, found):
@@ -67,6 +73,14 @@ def bring_about(
         else:
             vault.write(path, data)
             tell(Outcome.MADE if found is None else Outcome.CHANGED, path)
+            if found is not None and "jwt_validation_pubkeys" in data:
+                changed_keys.append((path, data))
+    if changed_keys:
+        # A login that had looked up the old keys just before puts them into the server's memory just after, where they
+        # stay. Writing empties that memory, and nobody is under way for so long.
+        time.sleep(_LOGINS_END)
+        for path, data in changed_keys:
+            vault.write(path, data)
 
 
 def mounted(vault: Vault) -> Mounted:

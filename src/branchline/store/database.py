@@ -168,6 +168,13 @@ class SqlStore:
         with _told(), self.engine.connect() as connection:
             return [Line(*row) for row in connection.execute(query)]
 
+    def before_the_last(self, deployment: int, count: int) -> int:
+        """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
+        seq = t.log_line.c.seq
+        query = sa.select(seq).where(t.log_line.c.deployment_id == deployment).order_by(seq.desc())
+        with _told(), self.engine.connect() as connection:
+            return connection.execute(query.offset(count).limit(1)).scalar_one_or_none() or 0
+
     def last_lines(self, deployment: int, stage: str, count: int) -> list[str]:
         """The texts of a stage's last lines, oldest first."""
         query = (

@@ -14,7 +14,7 @@ from branchline.domain.deployment import Trigger
 from branchline.domain.errors import BranchlineError, NotFound
 from branchline.server import events, problems
 from branchline.server.api import Before, DeploymentId, ProjectName
-from branchline.server.api.deployments import log_as_text
+from branchline.server.api.deployments import After, log_as_text
 from branchline.server.auth import Operations
 from branchline.server.dashboard.login import Form, Visitor, login_pages, same_origin
 from branchline.server.dashboard.shown import STATIC_TYPES, page, static
@@ -22,6 +22,9 @@ from branchline.server.platform import Platform
 from branchline.wire import NewDeployment, Problem
 
 PAGE_SIZE = 25
+MOST_LINES = 5000
+"""Lines of a log that its page shows, so that a browser keeps up with the longest; the whole is one click away."""
+
 A_YEAR = "public, max-age=31536000, immutable"
 
 pages = APIRouter(include_in_schema=False)
@@ -73,8 +76,11 @@ def deploy(request: Request, actor: Visitor, platform: Operations, project: Proj
 @pages.get("/deployments/{id}")
 def deployment(request: Request, actor: Visitor, platform: Operations, number: DeploymentId) -> Response:
     """One deployment: its stages and its log."""
-    template = "parts/story.html" if _is_part(request) else "deployment.html"
-    return page(request, template, actor=actor, deployment=platform.deployments.show(actor, number))
+    view = platform.deployments.show(actor, number)
+    if _is_part(request):
+        return page(request, "parts/story.html", actor=actor, deployment=view)
+    after = platform.deployments.before_the_last(actor, number, MOST_LINES)
+    return page(request, "deployment.html", actor=actor, deployment=view, after=after, most_lines=MOST_LINES)
 
 
 @pages.post("/deployments/{id}/cancel", dependencies=guarded)
@@ -95,11 +101,12 @@ async def follow(
     request: Request,
     actor: Visitor,
     number: DeploymentId,
+    after: After = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The same stream as the API's, for a browser that has a cookie and no token."""
     live = events.live_of(request)
-    opened = await live.open(actor, number, events.resume_after(last_event_id, 0))
+    opened = await live.open(actor, number, events.resume_after(last_event_id, after))
     return events.stream(live.follow(opened))
 
 

@@ -2,7 +2,9 @@
 "use strict";
 
 (() => {
-  const MOST_LINES = 5000;
+  // made once: making one for each line takes longer than all else that a line needs
+  const CLOCK = new Intl.DateTimeFormat([], { timeStyle: "medium", hour12: false });
+  const DATE_AND_CLOCK = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "medium" });
   // terminal colours and cursor movements, which build tools write whether anybody wants them or not
   const ESCAPES = /\u001b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[@-_])/g;
 
@@ -30,6 +32,7 @@
   function follow(log) {
     const state = document.getElementById("log-state");
     const toEnd = document.getElementById("to-end");
+    const mostLines = Number(log.dataset.mostLines);
     const waiting = [];
     let stage = null;
     let atEnd = true;
@@ -68,23 +71,23 @@
       drawing = false;
       const part = document.createDocumentFragment();
       // more than is ever shown need not be drawn at all
-      for (const line of waiting.splice(0).slice(-MOST_LINES)) {
+      for (const line of waiting.splice(0).slice(-mostLines)) {
         if (line.stage !== stage) {
           stage = line.stage;
           part.append(element("div", "stage-head", stage));
         }
         const row = element("div", "line", "");
         const at = new Date(line.at);
-        const time = element("time", "", at.toLocaleTimeString([], { hour12: false }));
+        const time = element("time", "", CLOCK.format(at));
         time.dateTime = line.at;
-        time.title = at.toLocaleString();
+        time.title = DATE_AND_CLOCK.format(at);
         row.append(time, element("span", "text", line.text.replace(ESCAPES, "")));
         part.append(row);
       }
       log.append(part);
-      if (log.childElementCount > MOST_LINES) {
+      if (log.childElementCount > mostLines) {
         document.getElementById("log-cut").hidden = false;
-        while (log.childElementCount > MOST_LINES) log.firstElementChild.remove();
+        while (log.childElementCount > mostLines) log.firstElementChild.remove();
       }
       if (atEnd) log.scrollTop = log.scrollHeight;
     }
