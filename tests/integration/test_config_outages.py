@@ -9,6 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -132,6 +133,43 @@ class _Strange(http.server.BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+@contextmanager
+def speaking(handler: type[_Strange]) -> Iterator[str]:
+    """The address of a server that answers so."""
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    try:
+        yield f"http://someone:{VALUE}@127.0.0.1:{web.server_port}"
+    finally:
+        web.shutdown()
+        web.server_close()
+
+
+@pytest.mark.parametrize(("cut", "works"), [(0, True), (2, True), (3, False), (9, False)])
+def test_logins_that_are_cut_off_are_tried_again(home_layout: Layout, cut: int, works: bool) -> None:
+    asked: list[str] = []
+
+    class Handler(_Strange):
+        answer = '{"data": {"version": 1}}'
+
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            if self.path.endswith("/login") and len(asked) <= cut:
+                self.close_connection = True
+            else:
+                super().do_POST()
+
+    with speaking(Handler) as url:
+        writer = VaultConfigWriter(url, partial(home_layout.key, "server.pem"))
+        if works:
+            assert writer.write(Layer("shop", "production"), {"A": Secret(VALUE)}, 0) == 1
+            assert len(asked) == cut + 2
+        else:
+            with pytest.raises(PlatformBroke, match="cannot be reached"):
+                writer.write(Layer("shop", "production"), {"A": Secret(VALUE)}, 0)
+            assert len(asked) == 3
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "answer"),
     [
@@ -153,16 +191,10 @@ def test_strange_answers_are_clear_errors_without_values(
     home_layout: Layout, status: int, kind: str, answer: str
 ) -> None:
     handler = type("Handler", (_Strange,), {"status": status, "kind": kind, "answer": answer})
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    try:
-        url = f"http://someone:{VALUE}@127.0.0.1:{web.server_port}"
+    with speaking(handler) as url:
         writer = VaultConfigWriter(url, partial(home_layout.key, "server.pem"))
         with pytest.raises(PlatformBroke) as caught:
             writer.write(Layer("shop", "production"), {"A": Secret(VALUE)}, 0)
-    finally:
-        web.shutdown()
-        web.server_close()
     assert caught.value.code in {"config_unreachable", "config_refused"}
     assert caught.value.hint
     assert VALUE not in said(caught.value)

@@ -22,7 +22,7 @@ from branchline.domain.environment import Environment, Tier, usually_inherits
 from branchline.domain.errors import BadInput, BranchlineError, Conflict, PlatformBroke
 from branchline.layout import Layout
 from branchline.settings import Settings
-from branchline.stack import first_start, keeper, key_rotation, seal_keys
+from branchline.stack import first_start, keeper, key_rotation, seal_keys, vault_setup
 from branchline.stack.key_rotation import Embedded, rotate, seal_steps, signing_steps
 from branchline.stack.ledger import Ledger
 from branchline.stack.openbao import OpenBao
@@ -88,6 +88,7 @@ class Platform:
 def platform_of_its_own() -> Iterator[Platform]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keeper, "LONGEST_PAUSE", 0.4)  # it is restarted more often than it can be healthy in between
+        patch.setattr(vault_setup, "_LOGINS_END", 0.2)  # a login takes milliseconds here
         yield from _platform()
 
 
