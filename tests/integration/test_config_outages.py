@@ -24,7 +24,7 @@ from branchline.stack import first_start
 from branchline.stack.openbao import OpenBao
 from branchline.stack.part import Running, running
 from tests.conftest import discard, new_layout
-from tests.openbao import RealConfigStore, operator
+from tests.openbao import Caller, RealConfigStore, operator
 
 VALUE = "a-value-that-nobody-may-see"
 
@@ -71,13 +71,22 @@ def test_a_frozen_store_is_given_up_in_time(server: tuple[Running, RealConfigSto
     assert len(reader.read(place)) == 1
 
 
+def seal(store: RealConfigStore) -> None:
+    """It says that it will before it is: for some moments yet, requests are answered, or fail in other ways."""
+    assert operator(store.url, store.layout).ask("POST", "sys/seal").status_code == 204
+    end = time.monotonic() + 20
+    while not Caller(store.url).ask("GET", "sys/seal-status").json()["sealed"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.stack
 def test_a_sealed_store_says_so(server: tuple[Running, RealConfigStore], place: Environment) -> None:
     alone, store = server
     reader, writer = store.reader(Tier.NONPROD), store.writer()
     store.put(place.project, place.name, {"A": "1"})
     layer = Layer(place.project, place.name)
-    assert operator(store.url, store.layout).ask("POST", "sys/seal").status_code == 204
+    seal(store)
     for call in (lambda: reader.read(place), lambda: writer.write(layer, {"A": Secret(VALUE)}, 1)):
         with pytest.raises(PlatformBroke) as caught:
             call()
