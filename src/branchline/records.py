@@ -158,6 +158,9 @@ class Deployments(Protocol):
     def running(self, tier: Tier) -> list[tuple[int, str]]:
         """Every running deployment of the tier, with its runner."""
 
+    def under_way(self, environment: Environment) -> list[int]:
+        """The ids of those that wait or run there, oldest first."""
+
     def at_work(self, tier: Tier) -> set[int]:
         """The ids of the tier's environments in which a deployment runs."""
 

@@ -106,15 +106,20 @@ def test_hostnames_belong_to_one_environment(store: Store, project: Project) -> 
 def test_environments_of_a_tier_and_those_at_work(store: Store, project: Project) -> None:
     develop, staging = environment(store, project), environment(store, project, "staging")
     production = environment(store, project, "production", Tier.PRODUCTION)
-    asked = queue(store, develop)
+    asked, waits = queue(store, develop), queue(store, develop)
     claim_until_mine(store, {asked.id})
     with store.transaction() as records:
+        assert records.deployments.under_way(develop) == [asked.id, waits.id]
+        assert records.deployments.under_way(staging) == []
+        records.deployments.finish(waits.id, State.SUPERSEDED)
+        assert records.deployments.under_way(develop) == [asked.id]
         mine = [one for one in records.environments.of_tier(Tier.NONPROD) if one.project == project.name]
         assert mine == [develop, staging]
         assert production in records.environments.of_tier(Tier.PRODUCTION)
         assert {develop.id, staging.id} & records.deployments.at_work(Tier.NONPROD) == {develop.id}
         assert production.id not in records.deployments.at_work(Tier.PRODUCTION)
         records.deployments.finish(asked.id, State.FAILED)
+        assert records.deployments.under_way(develop) == []
         assert develop.id not in records.deployments.at_work(Tier.NONPROD)
 
 

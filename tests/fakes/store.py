@@ -280,6 +280,10 @@ class MemoryDeployments:
             if one.state is State.RUNNING and self._t.environments[one.environment_id].tier is tier
         ]
 
+    def under_way(self, environment: Environment) -> list[int]:
+        there = (one for one in self._t.deployments.values() if one.environment_id == environment.id)
+        return sorted(one.id for one in there if not one.state.final)
+
     def at_work(self, tier: Tier) -> set[int]:
         return {self.get(number).environment_id for number, _ in self.running(tier)}
 

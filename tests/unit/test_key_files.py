@@ -74,7 +74,7 @@ def test_credentials_elsewhere_are_looked_at_too(folder: Path, tmp_path: Path) -
 def test_a_missing_key_is_told(folder: Path) -> None:
     (folder / "server.pem").unlink()
     (folder / "openbao-seal.key").unlink()
-    assert told(folder) == ["server.pem is missing", "openbao-seal.key is missing"]
+    assert told(folder) == ["openbao-seal.key is missing", "server.pem is missing"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -112,6 +112,34 @@ def test_only_a_key_that_can_be_rotated_is_ever_too_old(folder: Path) -> None:
         "openbao-seal.key is 367 days old": "branchline keys rotate seal",
         "production.pem is 367 days old": "branchline keys rotate production",
     }
+
+
+def test_a_rotation_that_has_not_ended_is_told(folder: Path) -> None:
+    (folder / "nonprod.next.pub").write_text("public")
+    seal_keys.make(folder, None)
+    wanted = {
+        f"the rotation of {name} has not ended: the old key is good yet": f"branchline keys rotate {name}"
+        for name in ("nonprod", "seal")
+    }
+    assert {trouble.text: trouble.hint for trouble in key_files.troubles(folder)} == wanted
+    seal_keys.retire(seal_keys.in_use(folder)[1])
+    assert {trouble.text: trouble.hint for trouble in key_files.troubles(folder)} == wanted
+
+
+def test_keys_that_only_the_embedded_store_needs_are_not_asked_for(folder: Path) -> None:
+    old = time.time() - (key_files.OLDEST_DAYS + 2) * 86_400
+    os.utime(folder / "operator.pem", (old, old))
+    (folder / "openbao-seal.key").unlink()
+    assert told(folder) == ["openbao-seal.key is missing", "operator.pem is 367 days old"]
+    assert list(key_files.troubles(folder, foreign_store=True)) == []
+    [listed] = [key for key in key_files.inventory(folder, foreign_store=True) if key.name == "operator.pem"]
+    assert (listed.rotated_as, listed.purpose.rpartition("; ")[2]) == ("", "not in use")
+
+
+def test_a_key_that_goes_while_it_is_looked_at_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = key_files._secrets(folder)
+    monkeypatch.setattr(key_files, "_secrets", lambda _: [*known, folder / "server.next.pem"])
+    assert len(key_files.inventory(folder)) == len(known)
 
 
 def test_the_folder_is_marked_for_backup_programs(folder: Path) -> None:
@@ -202,3 +230,20 @@ def test_the_command_lists_and_refuses(
     refused = cli("keys", "rotate", "registry.secret")
     assert refused.status == 2
     assert "server, nonprod, production, operator, seal" in refused.err
+
+
+def test_not_even_root_rotates_in_the_home_of_somebody_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cli = CommandLine(monkeypatch, capsys, tmp_path)
+    monkeypatch.setenv("BRANCHLINE_HOME", str(folder.parent))
+    ports = dict.fromkeys((one.name for one in fields(Ports)), 1)
+    (folder.parent / "stack.json").write_text(
+        json.dumps({"instance": "bltest", "subnet": "10.201.0.0/16", "ports": ports})
+    )
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    before = sorted(folder.iterdir())
+    ran = cli("keys", "rotate", "server")
+    assert ran.status == 3
+    assert "belongs to" in ran.err
+    assert sorted(folder.iterdir()) == before

@@ -16,7 +16,7 @@ import pytest
 
 from branchline.domain.errors import Conflict
 from branchline.layout import Layout, Ports
-from branchline.stack.openbao_rules import MOUNTS, TIERS, rules
+from branchline.stack.openbao_rules import MOUNTS, TIERS, rotated, rules
 from branchline.stack.vault_setup import Outcome, bring_about, differs
 from tests.fakes.command_line import CommandLine, Ran
 
@@ -138,6 +138,7 @@ class FakeVault:
             MOUNTS,
             lambda accessors: rules(layout, accessors),
             lambda outcome, path: outcomes.__setitem__(path, outcome),
+            rotated(layout),
         )
         return outcomes
 
@@ -167,6 +168,18 @@ def test_only_what_differs_is_written_again(layout: Layout, monkeypatch: pytest.
     # the keys of a login once more, when those who were logging in meanwhile have ended
     assert vault.written == [*changed, "auth/jwt-production/config"]
     assert waited == [(1.0, changed)]
+
+
+def test_keys_that_are_being_rotated_are_written_once_more_in_any_case(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    vault = FakeVault()
+    (layout.home / "keys" / "nonprod.next.pub").write_text("the next key")
+    vault.bring_about(layout)
+    vault.written = []
+    assert set(vault.bring_about(layout).values()) == {Outcome.UNCHANGED}
+    assert vault.written == ["auth/jwt-nonprod/config"]
 
 
 @pytest.mark.parametrize(
@@ -364,14 +377,21 @@ def test_a_mount_that_makes_itself_ready_is_waited_for(set_up: Any, spoken: Spok
     """HashiCorp's Vault refuses a new KV v2 mount's first requests."""
     busy = "Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period."
     spoken.answers["nonprod/config"] = [
-        (200, {"data": {"max_versions": 0}}),
         (400, {"errors": [busy]}),
+        (400, {"errors": [busy]}),
+        (200, {"data": {"max_versions": 0}}),
+        (204, None),
+    ]
+    spoken.answers["production/config"] = [
+        (200, {"data": {"max_versions": 0}}),
         (400, {"errors": [busy]}),
         (204, None),
     ]
     ran = set_up()
     assert ran.status == 0, ran.err
-    assert spoken.written.count("nonprod/config") == 3
+    assert spoken.heard.count(("GET", "nonprod/config")) == 3
+    assert spoken.written.count("nonprod/config") == 1
+    assert spoken.written.count("production/config") == 2
 
 
 def test_a_redirect_does_not_get_the_token(set_up: Any, spoken: Spoken) -> None:

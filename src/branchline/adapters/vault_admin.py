@@ -14,7 +14,7 @@ from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke, R
 
 _LONGEST_TOKEN = 10_000
 _UPGRADE_SECONDS = 15.0
-"""How long a new KV v2 mount may make itself ready: HashiCorp's Vault refuses requests until then."""
+"""How long a new KV v2 mount may make itself ready: HashiCorp's Vault refuses until then to tell and to take."""
 
 _STATES = {
     501: (
@@ -70,7 +70,7 @@ class VaultAdmin:
 
     def read(self, path: str) -> Mapping[str, Any] | None:
         """What is there; None where nothing is."""
-        status, said = self._ask("GET", path)
+        status, said = self._ask_when_ready("GET", path)
         if status in {204, 404}:
             return None
         if status != 200:
@@ -82,14 +82,9 @@ class VaultAdmin:
 
     def write(self, path: str, data: Mapping[str, Any]) -> None:
         """Write these values there; those that are not named stay."""
-        end = time.monotonic() + _UPGRADE_SECONDS
-        while True:
-            status, said = self._ask("POST", path, data)
-            if status in {200, 204}:
-                return
-            if not (status == 400 and "pgrading from non-versioned" in _words(said)) or time.monotonic() > end:
-                raise self._refusal("take", path, status, said)
-            time.sleep(0.2)
+        status, said = self._ask_when_ready("POST", path, data)
+        if status not in {200, 204}:
+            raise self._refusal("take", path, status, said)
 
     def capabilities(self, paths: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """What the token may do at each path; nothing where it may not even ask that."""
@@ -106,6 +101,17 @@ class VaultAdmin:
                 code="token_not_revoked",
                 hint="Everything is set up. Revoke the token yourself, or let it expire.",
             )
+
+    def _ask_when_ready(
+        self, method: str, path: str, data: Mapping[str, Any] | None = None
+    ) -> tuple[int, Mapping[str, Any]]:
+        """The same, but a mount that still makes itself ready is waited for."""
+        end = time.monotonic() + _UPGRADE_SECONDS
+        while True:
+            status, said = self._ask(method, path, data)
+            if not (status == 400 and "pgrading from non-versioned" in _words(said)) or time.monotonic() > end:
+                return status, said
+            time.sleep(0.2)
 
     def _ask(self, method: str, path: str, data: Mapping[str, Any] | None = None) -> tuple[int, Mapping[str, Any]]:
         """Status and body. Raises Unreachable, and PlatformBroke (`vault_elsewhere`) for a redirect."""

@@ -23,8 +23,9 @@ def list_(json: Json = False) -> None:
     from branchline.layout import Layout  # noqa: PLC0415 other commands do without
     from branchline.stack.key_files import inventory  # noqa: PLC0415
 
-    folder = Layout.load(own_settings().home).home / "keys"
-    found = inventory(folder)
+    settings = own_settings()
+    folder = Layout.load(settings.home).home / "keys"
+    found = inventory(folder, foreign_store=bool(settings.vault_url))
     if json:
         as_json({"keys": [asdict(key) | {"made": key.made.isoformat(), "days": key.days} for key in found]})
         return

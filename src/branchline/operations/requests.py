@@ -82,16 +82,15 @@ class Deployments:
                     code="nothing_live",
                     hint="The first deployment takes up the config by itself.",
                 )
+            if others := records.deployments.under_way(place):
+                raise Conflict(
+                    f"Deployment {others[0]} is under way in {project} {environment}.",
+                    code="deployment_under_way",
+                    hint="It takes up the newest config unless it is past `prepare`; `branchline env show` tells.",
+                )
             live = records.deployments.get(place.live_deployment)
             revision = Revision(live.ref, live.commit, live.subject)
             new = records.deployments.add(place, revision, actor=actor.name, trigger=trigger, reason=reason)
-            for other in records.deployments.page(project, environment, new.id, 20):
-                if not other.state.final:
-                    raise Conflict(
-                        f"Deployment {other.id} is under way in {project} {environment}.",
-                        code="deployment_under_way",
-                        hint="It takes up the newest config unless it is past `prepare`; `branchline env show` tells.",
-                    )
             detail: dict[str, Any] = {"ref": live.ref, "commit": live.commit, "trigger": trigger, "reason": reason}
             detail |= {"proof": actor.proof, "again": live.id}
             asked = AuditEvent(Kind.DEPLOYMENT_REQUESTED, actor.name, project, environment, new.id, detail)

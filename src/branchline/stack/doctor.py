@@ -53,7 +53,7 @@ def examine(settings: Settings, credentials: Collection[Path] = ()) -> list[Find
         _account(),
         _builder(),
         _git(),
-        *_keys(layout, credentials),
+        *_keys(settings, layout, credentials),
         *_audit(settings, layout),
         *_ports(settings, layout),
         _gateway(settings, layout),
@@ -131,7 +131,7 @@ def _git() -> Finding:
     return Finding("git", well, told.strip(), "" if well else hint)
 
 
-def _keys(layout: Layout, credentials: Collection[Path]) -> Iterator[Finding]:
+def _keys(settings: Settings, layout: Layout, credentials: Collection[Path]) -> Iterator[Finding]:
     """Every key is there, young enough, and where nobody else gets at it."""
     others = [layout.home / "admin.token", *credentials]
     with contextlib.suppress(OSError):
@@ -141,7 +141,8 @@ def _keys(layout: Layout, credentials: Collection[Path]) -> Iterator[Finding]:
     with contextlib.suppress(BranchlineError):  # said of the account by itself
         user = first_start.account()
     wrong = False
-    for trouble in key_files.troubles(layout.home / "keys", others, user.uid if user else None):
+    servers_user, foreign = user.uid if user else None, bool(settings.vault_url)
+    for trouble in key_files.troubles(layout.home / "keys", others, servers_user, foreign_store=foreign):
         wrong = True
         yield Finding("keys", False, trouble.text, trouble.hint)
     if not wrong:

@@ -14,7 +14,7 @@ from branchline.domain.errors import BadInput, BranchlineError, Conflict, Platfo
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import vault_hcl
-from branchline.stack.openbao_rules import MOUNTS, TIERS, rules
+from branchline.stack.openbao_rules import MOUNTS, TIERS, rotated, rules
 from branchline.stack.vault_setup import Mounted, Outcome, Request, Vault, bring_about, mounted
 
 _LOOK, _WRITE = ("read",), ("create", "read", "update")
@@ -95,7 +95,7 @@ def set_up(
         there = mounted(vault)
         _check_rights(vault, there, _requests(layout), keep_token)
         _check_policies(vault, there)
-        bring_about(vault, MOUNTS, lambda accessors: rules(layout, accessors), count)
+        bring_about(vault, MOUNTS, lambda accessors: rules(layout, accessors), count, rotated(layout))
     except BranchlineError as error:
         error.add_note("The token was not revoked.")
         raise

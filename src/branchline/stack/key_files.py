@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from branchline.stack import files, seal_keys
+from branchline.stack.ledger import not_yours
 
 SIGNING_KEYS = {
     "server": "the server's logins to the config store",
@@ -29,6 +30,9 @@ SECRETS = {
     "registry.secret": "state of uploads to the registry",
 }
 SEAL = "seal"
+EMBEDDED = frozenset({"operator", SEAL})
+"""What only the embedded OpenBao needs."""
+
 TAG = "CACHEDIR.TAG"
 OLDEST_DAYS = 365
 """A key that can be rotated should not be older."""
@@ -66,12 +70,20 @@ class Trouble:
     hint: str
 
 
-def inventory(folder: Path) -> list[KeyFile]:
-    """Every secret under `keys/`, by name."""
+def inventory(folder: Path, *, foreign_store: bool = False) -> list[KeyFile]:
+    """Every secret under `keys/`, by name; `foreign_store` says that nobody needs those of the embedded OpenBao.
+
+    Raises Refused (`not_your_platform`) where this user may not look.
+    """
     found = []
     for path in sorted(_secrets(folder)):
-        status = path.lstat()
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # it is being rotated
+            continue
         purpose, rotated_as = _purpose(folder, path)
+        if foreign_store and rotated_as in EMBEDDED:
+            purpose, rotated_as = f"{purpose}; not in use", ""
         made = datetime.fromtimestamp(status.st_mtime, UTC)
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         found.append(KeyFile(path.name, mode, _owner(status.st_uid), made, purpose, rotated_as))
@@ -90,21 +102,32 @@ def keep_private(folder: Path) -> None:
         files.write(tag, _TAG_TEXT)
 
 
-def troubles(folder: Path, others: Collection[Path] = (), servers_user: int | None = None) -> Iterator[Trouble]:
+def troubles(
+    folder: Path,
+    others: Collection[Path] = (),
+    servers_user: int | None = None,
+    *,
+    foreign_store: bool = False,
+) -> Iterator[Trouble]:
     """All that is loose about the keys, and about `others`: files elsewhere that hold credentials.
 
-    `servers_user` is the account that the servers run as, which owns the keys that OpenBao reads.
+    `servers_user` is the account that the servers run as, which owns the keys that OpenBao reads; `foreign_store` says
+    that nobody needs those. Raises Refused (`not_your_platform`) where this user may not look.
     """
     owners = {0, os.geteuid()} | ({servers_user} if servers_user is not None else set())
-    expected = {f"{name}.pem" for name in SIGNING_KEYS} | SECRETS.keys()
     there = {path.name for path in _secrets(folder)}
-    missing = sorted(expected - there) + ([] if seal_keys.in_use(folder) else [seal_keys.FIRST])
-    for name in missing:
+    expected = {f"{name}.pem" for name in SIGNING_KEYS if not (foreign_store and name in EMBEDDED)} | SECRETS.keys()
+    if not foreign_store and not seal_keys.in_use(folder):
+        expected.add(seal_keys.FIRST)
+    for name in sorted(expected - there):
         yield Trouble(f"{name} is missing", "Restore it from a backup: what it protects depends on it.")
     for path in [*sorted(_secrets(folder)), *filter(Path.exists, others)]:
         yield from _exposed(path, owners)
     yield from _misplaced(folder)
-    for key in inventory(folder):
+    for name in _half_rotated(folder):
+        text = f"the rotation of {name} has not ended: the old key is good yet"
+        yield Trouble(text, f"branchline keys rotate {name}")
+    for key in inventory(folder, foreign_store=foreign_store):
         if key.rotated_as and key.days > OLDEST_DAYS:
             yield Trouble(f"{key.name} is {key.days} days old", f"branchline keys rotate {key.rotated_as}")
     if not (folder / TAG).exists():
@@ -135,8 +158,16 @@ def _misplaced(folder: Path) -> Iterator[Trouble]:
             yield Trouble(f"they lie in the git work tree {parent}", hint)
 
 
+def _half_rotated(folder: Path) -> list[str]:
+    halves = [name for name in SIGNING_KEYS if (folder / f"{name}.next.pub").exists()]
+    return [*halves, *([SEAL] if len(seal_keys.in_use(folder)) > 1 or seal_keys.retired(folder) else [])]
+
+
 def _secrets(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix != ".pub" and path.name != TAG]
+    try:
+        return [path for path in folder.iterdir() if path.suffix != ".pub" and path.name != TAG]
+    except PermissionError:
+        raise not_yours(folder.parent, folder) from None
 
 
 def _purpose(folder: Path, path: Path) -> tuple[str, str]:

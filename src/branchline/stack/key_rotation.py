@@ -14,6 +14,7 @@ key reads its file anew, so there is a time during which both must be good:
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +26,8 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import files, first_start, seal_keys
 from branchline.stack.foreign_store import ForeignStore
-from branchline.stack.key_files import SEAL, SIGNING_KEYS
-from branchline.stack.ledger import Ledger
+from branchline.stack.key_files import EMBEDDED, SEAL, SIGNING_KEYS
+from branchline.stack.ledger import not_yours
 from branchline.stack.openbao import OpenBao
 from branchline.stack.part import NotReady
 from branchline.stack.restart import restart
@@ -49,23 +50,24 @@ class Store(Protocol):
 def rotate(settings: Settings, name: str, say: Callable[[str], None], grace: float = GRACE) -> None:
     """Rotate a key, or go on where an earlier run was interrupted; tell each step.
 
-    Raises BadInput (`no_such_key`, `vault_is_external`), Conflict (`rotation_runs`, `new_key_unknown`), and
-    PlatformBroke where the platform is not up, or stays as it was (`not_rotated`).
+    Raises BadInput (`no_such_key`, `vault_is_external`), Refused (`not_your_platform`), Conflict (`rotation_runs`,
+    `new_key_unknown`), and PlatformBroke where the platform is not up, or stays as it was (`not_rotated`).
     """
     if name not in {*SIGNING_KEYS, SEAL}:
         names = ", ".join([*SIGNING_KEYS, SEAL])
         raise BadInput(f"No key {name!r} can be rotated.", code="no_such_key", hint=f"There are: {names}.")
     layout = Layout.load(settings.home)
-    Ledger(layout.run)  # refuses whoever is not the platform's user
+    keys = layout.home / "keys"
+    if keys.stat().st_uid != os.geteuid():  # not even root: the platform could not read what root puts there
+        raise not_yours(layout.home, keys)
     openbao = OpenBao(layout, first_start.account())
-    if settings.vault_url and name in {SEAL, "operator"}:
+    if settings.vault_url and name in EMBEDDED:
         raise BadInput(
             f"The key {name} is for the embedded OpenBao, but the config store is a server of your own.",
             code="vault_is_external",
             hint="Rotate that server's keys with its own means.",
         )
     store: Store = ForeignStore(settings.vault_url) if settings.vault_url else Embedded(openbao)
-    keys = layout.home / "keys"
     try:
         with files.locked(layout.run / "key-rotation.lock"):
             for partial in keys.glob(f".{'openbao-seal' if name == SEAL else name}.*"):

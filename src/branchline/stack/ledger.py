@@ -51,6 +51,15 @@ class Entry:
         return self.identity is not None and self.identity.alive
 
 
+def not_yours(home: Path, path: Path) -> Refused:
+    """What somebody is told who is not the user that the platform in `home`, and `path` in it, belong to."""
+    return Refused(
+        f"The platform in {home} belongs to {path.owner()}.",
+        code="not_your_platform",
+        hint=f"Run this as {path.owner()}.",
+    )
+
+
 class Ledger:
     """One small file a part, written in one move."""
 
@@ -61,11 +70,7 @@ class Ledger:
         """
         self._folder = run / "parts"
         if self._folder.exists() and not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
-            raise Refused(
-                f"The platform in {run.parent} belongs to {self._folder.owner()}.",
-                code="not_your_platform",
-                hint=f"Run this as {self._folder.owner()}.",
-            )
+            raise not_yours(run.parent, self._folder)
 
     def write(self, entry: Entry) -> None:
         """Keep the entry in place of the part's earlier one."""

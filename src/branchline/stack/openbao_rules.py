@@ -60,7 +60,7 @@ def runtime_policy(tier: str, accessor: str) -> str:
 
 
 def role(audience: str, policy: str, lifetime: str, **bounds: object) -> dict[str, Any]:
-    """A JWT role. Tokens are single-purpose and short-lived, hence no leeway for clocks: it is one machine."""
+    """A JWT role. Tokens are single-purpose and short-lived, hence no leeway: they allow for clocks themselves."""
     return {
         "role_type": "jwt",
         "user_claim": "sub",
@@ -121,6 +121,7 @@ def arrange(server: str, layout: Layout) -> None:
         _Operator(server, _log_in(server, layout)),
         MOUNTS,
         lambda accessors: [operators, *rules(layout, accessors)],
+        rotated=rotated(layout),
     )
 
 
@@ -147,6 +148,12 @@ def rules(layout: Layout, accessors: Mapping[str, str]) -> list[Request]:
             (f"{tier}/config", {"max_versions": MAX_VERSIONS}),
         ]
     return wanted
+
+
+def rotated(layout: Layout) -> set[str]:
+    """Where the keys are written that are being rotated."""
+    halves = (layout.home / "keys").glob("*.next.pub")
+    return {f"auth/jwt-{half.name.removesuffix('.next.pub')}/config" for half in halves}
 
 
 def _keys(layout: Layout, name: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -45,11 +45,16 @@ class Outcome(StrEnum):
 
 
 def bring_about(
-    vault: Vault, mounts: Sequence[Request], rules: Rules, tell: Callable[[Outcome, str], None] = lambda *_: None
+    vault: Vault,
+    mounts: Sequence[Request],
+    rules: Rules,
+    tell: Callable[[Outcome, str], None] = lambda *_: None,
+    rotated: Collection[str] = (),
 ) -> None:
     """Make the mounts and write the rules, where they are not so already; `tell` hears of each path.
 
-    Takes a second more where it changes the keys of a login. Raises Conflict (`mount_in_the_way`) before anything is
+    Takes a second more where it changes the keys of a login, or where these are being `rotated`: whoever wrote them
+    may have been killed within that second. Raises Conflict (`mount_in_the_way`) before anything is
     written, and what `vault` raises.
     """
     there = mounted(vault)
@@ -65,21 +70,22 @@ def bring_about(
         else:
             vault.write(path, data)
             tell(Outcome.MADE, path)
-    changed_keys = []
+    unsettled = []
     for path, data in rules(_accessors(mounted(vault))):
         found = vault.read(path)
-        if found is not None and not differs(data, found):
+        same = found is not None and not differs(data, found)
+        if same:
             tell(Outcome.UNCHANGED, path)
         else:
             vault.write(path, data)
             tell(Outcome.MADE if found is None else Outcome.CHANGED, path)
-            if found is not None and "jwt_validation_pubkeys" in data:
-                changed_keys.append((path, data))
-    if changed_keys:
+        if found is not None and "jwt_validation_pubkeys" in data and (path in rotated or not same):
+            unsettled.append((path, data))
+    if unsettled:
         # A login that had looked up the old keys just before puts them into the server's memory just after, where they
         # stay. Writing empties that memory, and nobody is under way for so long.
         time.sleep(_LOGINS_END)
-        for path, data in changed_keys:
+        for path, data in unsettled:
             vault.write(path, data)
 
 

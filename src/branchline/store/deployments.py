@@ -199,6 +199,12 @@ class SqlDeployments:
         )
         return [(row.id, row.runner) for row in self._db.execute(query)]
 
+    def under_way(self, environment: Environment) -> list[int]:
+        """The ids of those that wait or run there, oldest first."""
+        there = t.deployment.c.environment_id == environment.id
+        query = sa.select(t.deployment.c.id).where(there, t.deployment.c.state.in_([State.QUEUED, State.RUNNING]))
+        return list(self._db.execute(query.order_by(t.deployment.c.id)).scalars())
+
     def at_work(self, tier: Tier) -> set[int]:
         """The ids of the tier's environments in which a deployment runs."""
         query = sa.select(t.environment.c.id).join_from(t.deployment, t.environment)
