@@ -80,6 +80,17 @@ class RealConfigStore:
         answer = operator(self.url, self.layout).ask("POST", path, versions=[version])
         assert answer.status_code == 204, answer.text
 
+    def prune(self, layer: Layer, left: int) -> None:
+        """Write the newest version once more and have all but so many forgotten."""
+        caller, path = operator(self.url, self.layout), f"{layer.tier}/config"
+        before = caller.ask("GET", path).json()["data"]["max_versions"]
+        try:
+            assert caller.ask("POST", path, max_versions=left).status_code == 204
+            newest = caller.ask("GET", f"{layer.tier}/data/{layer.path}").json()["data"]["data"]
+            assert caller.ask("POST", f"{layer.tier}/data/{layer.path}", data=newest).status_code == 200
+        finally:
+            assert caller.ask("POST", path, max_versions=before).status_code == 204
+
     def go_down(self) -> None:
         """From here on it is looked for where nobody listens."""
         self.url = "http://127.0.0.1:1"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from branchline.layout import Layout
 from branchline.stack import binaries
+from branchline.stack.openbao import JSON_STRINGS
 from tests.openbao import Caller
 
 
@@ -16,13 +17,15 @@ class PlainVault:
     """A server in a folder of its own; `root` may do everything there, and it can be made as good as new."""
 
     def __init__(self, layout: Layout, folder: Path) -> None:
-        self._ports = [_free_port() for _ in range(3)]
+        self._ports = [_free_port() for _ in range(4)]
         self._folder = folder
         self._program = str(binaries.openbao(layout.home))
         self._process: subprocess.Popen[bytes] | None = None
         self.certificate = folder / "certificate.pem"
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.tls_url = f"https://127.0.0.1:{self._ports[1]}"
+        self.roomy_url = f"http://127.0.0.1:{self._ports[3]}"
+        """The same server, where it takes documents of many keys."""
 
     @property
     def endpoint(self) -> str:
@@ -114,7 +117,7 @@ class PlainVault:
         )
 
     def _configuration(self) -> str:
-        plain, tls, cluster = self._ports
+        plain, tls, cluster, roomy = self._ports
         return f"""\
 api_addr = "http://127.0.0.1:{plain}"
 cluster_addr = "http://127.0.0.1:{cluster}"
@@ -133,6 +136,11 @@ listener "tcp" {{
   address = "127.0.0.1:{tls}"
   tls_cert_file = "{self.certificate}"
   tls_key_file = "{self._folder / "key.pem"}"
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{roomy}"
+  tls_disable = true
+  {JSON_STRINGS}
 }}
 """
 

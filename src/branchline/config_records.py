@@ -39,14 +39,17 @@ class ConfigChanges(Protocol):
     def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
         """Note that this is about to be written onto version `base`."""
 
-    def end(self, change: int, version: int) -> bool:
-        """Note the version that it made; whether nobody had done so before.
+    def end(self, change: int, version: int) -> ConfigChange | None:
+        """Note the version that it made; return it, unless somebody has noted or forgotten it before.
 
         Another change of this version was made in a store that is no more: it is forgotten.
         """
 
-    def forget(self, change: int) -> None:
-        """It was refused: nothing was written."""
+    def forget(self, change: int) -> bool:
+        """It was refused: nothing was written. Whether nobody has noted or forgotten it before."""
+
+    def unfinished(self) -> list[ConfigChange]:
+        """Those of all layers that did not end, oldest first."""
 
     def of(self, layer: Layer) -> list[ConfigChange]:
         """Newest first, those that did not end included."""

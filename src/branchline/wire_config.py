@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,12 @@ from branchline.domain.deployment import Trigger
 from branchline.message import Text, Wire
 
 MAX_KEYS = 2000
+BIGGEST_VERSION = 2**31 - 1
+
+ExpectedVersion = Annotated[
+    int | None,
+    Field(ge=0, le=BIGGEST_VERSION, description="Refuse (409) where the config has another version by now."),
+]
 
 
 class ConfigKeys(Wire):
@@ -37,6 +43,7 @@ class ConfigValues(Wire):
 
     versions: dict[str, int]
     values: dict[str, str]
+    hidden: list[str] = Field([], description="With `own`: the keys that its own layer hides.")
 
     def __repr__(self) -> str:
         return f"ConfigValues({sorted(self.values)})"
@@ -82,6 +89,7 @@ class LayerVersion(Wire):
     layer: str
     live: int
     newest: int
+    gone: bool = Field(False, description="The live one can no longer be read: nobody can repeat or mend what is live.")
 
 
 class ConfigStatus(Wire):
@@ -95,7 +103,7 @@ class ConfigStatus(Wire):
 
 class NewConfigValue(Wire):
     value: str
-    expected_version: int | None = None
+    expected_version: ExpectedVersion = None
 
     def __repr__(self) -> str:
         return "NewConfigValue(…)"
@@ -108,7 +116,7 @@ class ConfigChange(Wire):
 
     changes: dict[str, str | None] = Field({}, max_length=MAX_KEYS)
     hidden: list[str] = Field([], max_length=MAX_KEYS)
-    expected_version: int | None = None
+    expected_version: ExpectedVersion = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -125,7 +133,11 @@ class ConfigChange(Wire):
 
 
 class ConfigVersion(Wire):
+    """What a change has made of a layer."""
+
     version: int
+    environment_exists: bool = Field(True, description="Else it lies there for an environment that is yet to be.")
+    perhaps_meant: str = Field("", description="Where it does not exist: an environment that is called much the same.")
 
 
 class ConfigApply(Wire):

@@ -32,6 +32,8 @@ class ConfigStore(Protocol):
 
     def delete(self, layer: Layer, version: int) -> None: ...
 
+    def prune(self, layer: Layer, left: int) -> None: ...
+
     def go_down(self) -> None: ...
 
 
@@ -231,6 +233,17 @@ def test_the_versions_are_told_newest_first(store: ConfigStore, project: str, na
     told = store.writer().versions(layer)
     assert [(one.version, one.there) for one in told] == [(3, True), (2, False), (1, True)]
     assert all(abs(datetime.now(UTC) - one.at) < timedelta(minutes=5) for one in told)
+
+
+@EVERY_TIER
+def test_what_was_pruned_is_neither_told_nor_read(store: ConfigStore, project: str, name: str) -> None:
+    layer, reader, place = Layer(project, name), store.reader(tier_of(name)), environment(project, name)
+    for value in ("1", "2", "3"):
+        store.put(project, name, {"A": value})
+    store.prune(layer, 2)
+    assert [(one.version, one.there) for one in store.writer().versions(layer)] == [(4, True), (3, True)]
+    assert code(lambda: reader.read(place, own(project, name, 2))) == "config_gone"
+    assert plain(reader.read(place, own(project, name, 3))) == {"A": "3"}
 
 
 def test_the_server_reads_nonprod_but_never_production(store: ConfigStore, project: str) -> None:

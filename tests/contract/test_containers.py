@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import pytest
+from docker import APIClient
 
 from branchline.domain.config import Secret
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import Cancelled, DeploymentFailed, TakenOver
 from branchline.domain.manifest import Limits
-from branchline.ports import NETWORK, Containers, Instance, InstanceState, ServiceSpec
+from branchline.ports import FOLDER, INSIDE, NETWORK, Containers, Instance, InstanceState, ServiceSpec
 from tests.fakes.containers import Call, FakeContainers
 from tests.fakes.log import FakeInterrupt, FakeLog
 
@@ -23,12 +27,13 @@ _slots = itertools.count(1)
 
 @dataclass
 class Place:
-    """Containers under test, with an image that holds `app`, and ways to kill or remove one behind their back."""
+    """Containers under test, with an image that holds `app`, and ways to do them harm behind their back."""
 
     containers: Containers
     image: str
     kill: Callable[[Instance], None]
     remove: Callable[[Instance], None]
+    lose_secrets: Callable[..., None]
 
     def service(self, name: str = "web", verb: str = "idle", replicas: int = 1) -> ServiceSpec:
         return ServiceSpec(name, self.image, ("app", *verb.split()), replicas, 8000)
@@ -104,14 +109,21 @@ def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "fake":
         fake = FakeContainers({"app": _app})
         fake.missing_commands.add("nonesuch")
-        return Place(fake, "app", fake.crash, fake.lose)
+        return Place(fake, "app", fake.crash, fake.lose, fake.lose_secrets)
     docker = request.getfixturevalue("docker_api")
     return Place(
         request.getfixturevalue("docker_containers"),
         request.getfixturevalue("app_image"),
         lambda instance: docker.kill(instance.name),
         lambda instance: docker.remove_container(instance.name, force=True),
+        partial(_lose_secrets, docker),
     )
+
+
+def _lose_secrets(docker: APIClient, instance: Instance, *, folder: bool = True) -> None:
+    (mount,) = docker.inspect_container(instance.name)["Mounts"]
+    for path in [Path(mount["Source"])] if folder else Path(mount["Source"]).iterdir():
+        shutil.rmtree(path) if folder else path.unlink()
 
 
 @pytest.fixture
@@ -191,6 +203,41 @@ def test_what_is_missing_is_told_and_put_back_at_the_same_address(place: Place, 
     assert place.start(environment, 1, *services) == started
     assert place.containers.missing(environment, 1, wanted) == []
     assert place.containers.deployments(environment) == {1}
+
+
+def test_secrets_that_vanish_beneath_containers_are_told_and_found_again(
+    place: Place, environment: Environment
+) -> None:
+    spec = replace(place.service(replicas=2), files={"A": Secret("one"), "B": Secret("two")})
+    first, second = started = place.start(environment, 1, spec)
+    wanted = {"web": 2}
+    assert place.containers.missing(environment, 1, wanted) == []
+
+    place.lose_secrets(first, folder=False)
+    assert place.containers.missing(environment, 1, wanted) == [FOLDER]
+    place.start(environment, 1, spec)
+    assert place.containers.missing(environment, 1, wanted) == []
+
+    place.lose_secrets(first)
+    lost = [f"{INSIDE}web 1", f"{INSIDE}web 2"]
+    assert place.containers.missing(environment, 1, wanted) == [FOLDER, *lost]
+    place.start(environment, 1, spec)
+    assert place.containers.missing(environment, 1, wanted) == lost
+    place.containers.restart(first, 1)
+    assert place.containers.missing(environment, 1, wanted) == lost[1:]
+    place.containers.restart(second, 1)
+    assert place.containers.missing(environment, 1, wanted) == []
+    assert place.containers.instances(environment) == started
+
+
+def test_a_restart_forgets_crashes_and_makes_nothing_anew(place: Place, environment: Environment) -> None:
+    (instance,) = place.start(environment, 1)
+    place.kill(instance)
+    place.containers.restart(instance, 1)
+    assert place.containers.state(instance) == InstanceState(exists=True, running=True)
+    place.remove(instance)
+    place.containers.restart(instance, 1)
+    assert place.containers.instances(environment) == []
 
 
 def test_deployments_run_side_by_side_and_stop_alone(place: Place, environment: Environment) -> None:

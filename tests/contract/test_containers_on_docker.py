@@ -25,7 +25,7 @@ from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
 from branchline.domain.manifest import Limits
 from branchline.layout import Layout
-from branchline.ports import Instance, InstanceState, ServiceSpec
+from branchline.ports import FOLDER, INSIDE, Instance, InstanceState, ServiceSpec
 from tests.contract.conftest import BuildImage
 from tests.fakes.log import FakeInterrupt, FakeLog
 
@@ -242,8 +242,18 @@ def test_secrets_as_files_are_in_memory_and_gone_with_the_deployment(
     assert (folder / "ANSWER").read_text() == "hunter-two-42"
     assert docker_containers.probe_command(instance, read, 10) == (True, "hunter-two-42")
 
+    # Somebody emptied the memory beneath what runs: the container looks into what is no more, until it is started anew.
+    shutil.rmtree(folder)
+    start(environment, 1, spec)
+    assert docker_containers.missing(environment, 1, {"web": 1}) == [f"{INSIDE}web 1"]
+    assert not docker_containers.probe_command(instance, read, 10)[0]
+    docker_containers.restart(instance, 0)
+    assert docker_containers.probe_command(instance, read, 10) == (True, "hunter-two-42")
+    (folder / "ANSWER").unlink()
+    assert docker_containers.missing(environment, 1, {"web": 1}) == [FOLDER]
+
     docker_containers.stop(environment, 1, 0)
-    assert not folder.exists()
+    assert list(folder.parent.iterdir()) == []
 
 
 def test_no_port_is_published_logs_are_bounded_and_crashes_mended(

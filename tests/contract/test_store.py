@@ -255,11 +255,17 @@ def test_changes_of_config_are_noted_before_and_after(store: Store, project: Pro
         other = records.config.begin(project, Layer(project.name, "develop"), 0, "ada", {"C": Done.REMOVED})
     with store.transaction() as records:
         second = records.config.begin(project, layer, 0, "bob", {"A": Done.REMOVED})
-        assert records.config.end(first, 1)
-        assert not records.config.end(first, 2), "it is told once"
+        mine = [one.id for one in records.config.unfinished() if one.layer.project == project.name]
+        assert mine == [first, other, second]
+        ended = records.config.end(first, 1)
+        assert records.config.end(first, 2) is None, "it is told once"
+    assert ended
+    assert (ended.id, ended.layer, ended.version) == (first, layer, 1)
     with store.transaction() as records:
-        records.config.forget(first)  # what has ended stays
-        records.config.forget(other)
+        assert not records.config.forget(first), "what has ended stays"
+        assert records.config.forget(other)
+        assert not records.config.forget(other)
+        assert [one.id for one in records.config.unfinished() if one.layer.project == project.name] == [second]
         newest, oldest = records.config.of(layer)
         assert records.config.of(Layer(project.name, "develop")) == []
     assert (newest.id, newest.actor, newest.base, newest.version) == (second, "bob", 0, None)

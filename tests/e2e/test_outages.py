@@ -15,6 +15,7 @@ from branchline.stack.ledger import SUPERVISOR, Ledger
 from tests.e2e.duo import ROAD, Duo
 from tests.e2e.holding import Holding
 from tests.e2e.platform import Repository
+from tests.openbao import Caller, operator
 
 pytestmark = pytest.mark.e2e
 
@@ -86,6 +87,44 @@ def test_an_outage_of_half_a_minute_is_waited_for(
         duo.check_story(number, ROAD)
         if outage is gone:
             assert "Trying again in" in duo.log(number)
+    assert failures == [], failures[:5]
+
+
+@contextmanager
+def sealed(duo: Duo) -> Iterator[None]:
+    """The config store answers, and opens for nobody before it is started anew at the end of the block."""
+    store = f"http://127.0.0.1:{duo.layout.ports.openbao}"
+    duo.signal(signal.SIGSTOP, SUPERVISOR)
+    try:
+        assert operator(store, duo.layout).ask("POST", "sys/seal").status_code == 204
+        until = time.monotonic() + 20
+        while not Caller(store).ask("GET", "sys/seal-status").json()["sealed"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        yield
+        duo.kill("openbao")
+    finally:
+        duo.signal(signal.SIGCONT, SUPERVISOR)
+    duo.settled()
+
+
+def test_a_sealed_store_is_waited_for(duo: Duo, holding: Holding, sites: dict[str, Repository]) -> None:
+    duo.settled()
+    with duo.visited(["develop-at-prepare.localhost"]) as failures:
+        with holding.at([("at-prepare", "prepare", "begin")]) as held:
+            duo.push(sites["prepare"], f"sealed-{time.monotonic_ns()}")
+            number = duo.request("at-prepare").json()["id"]
+            held.wait()
+            with sealed(duo):
+                held.release()
+                time.sleep(10)
+                assert duo.deployment(number)["state"] == "running", duo.log(number)
+        done = duo.ended(number)
+    assert done["state"] == "succeeded", duo.log(number)
+    duo.check_story(number, ROAD)
+    log = duo.log(number)
+    assert "sealed" in log
+    assert "Trying again in" in log
     assert failures == [], failures[:5]
 
 

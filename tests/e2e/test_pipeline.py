@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -211,17 +212,49 @@ def test_production_moves_by_tag_with_an_identity_of_its_own(platform: Platform,
     rule = '  production: {on: {tag: "v*"}}\n'
     repository = platform.project(name)
     repository.change("branchline.yaml", "environments:\n", f"environments:\n{rule}")
+    repository.change(
+        "branchline.yaml", "databases:\n  default", "config: {required: [PLAIN_OWN]}\ndatabases:\n  default"
+    )
     repository.push("first")
     assert platform.request(name, ref="develop").json()["environment"] == "develop"
     repository.git("tag", "v1.0.0")
     repository.git("push", "--quiet", "origin", "v1.0.0")
-    platform.cli("config", "set", name, "production", "ONLY_PRODUCTION=yes")
+    platform.cli("config", "set", name, "develop", "PLAIN_OWN=value-of-develop", "ONLY_DEVELOP=yes")
+    lacking = platform.deploy(name, ref="v1.0.0")
+    assert (lacking["state"], lacking["failed_stage"]) == ("failed", "prepare"), platform.log(lacking["id"])
+    assert lacking["failure"]["sentence"] == f"The config of {name} production lacks PLAIN_OWN."
+    platform.cli("config", "set", name, "production", "PLAIN_OWN=value-of-production", "ONLY_PRODUCTION=yes")
     done = platform.deploy(name, ref="v1.0.0")
     assert (done["state"], done["environment"]) == ("succeeded", "production"), platform.log(done["id"])
-    assert "ONLY_PRODUCTION" in platform.get(f"production-{name}.localhost").json()["names"]
+    assert done["config"] == {f"{name}/env/production": 1}
+    seen = platform.get(f"production-{name}.localhost").json()
+    assert seen["variables"]["PLAIN_OWN"] == "value-of-production"
+    assert {"ONLY_PRODUCTION", "ONLY_DEVELOP"} & set(seen["names"]) == {"ONLY_PRODUCTION"}
     shown = platform.cli("config", "get", name, "production", "ONLY_PRODUCTION", check=False)
     assert shown.returncode == 3
     assert "ONLY_PRODUCTION" in platform.cli("config", "list", name, "production").stdout
+
+    # What production runs with changes by `apply` alone, and nobody gets to see a value on the way.
+    platform.cli("config", "set", name, "production", "PLAIN_OWN=value-of-production-2")
+    told = [platform.cli("env", "show", name, "production").stdout]
+    assert "behind: production 1 of 2 (PLAIN_OWN)" in told[0]
+    told.append(platform.cli("config", "explain", name, "production", "--json").stdout)
+    told.append(platform.cli("config", "diff", name, "production", "develop", "--json").stdout)
+    explained = {one["key"]: one["origin"] for one in json.loads(told[1])}
+    assert {key: (one["layer"], one["version"], one["by"]) for key, one in explained.items()} == {
+        "ONLY_PRODUCTION": ("production", 1, "bootstrap"),
+        "PLAIN_OWN": ("production", 2, "bootstrap"),
+    }
+    differences = {one["key"]: one["what"] for one in json.loads(told[2])}
+    assert differences == {"ONLY_PRODUCTION": "left", "ONLY_DEVELOP": "right", "PLAIN_OWN": "unknown"}
+    asked = json.loads(platform.cli("config", "apply", name, "production", "--no-watch", "--json").stdout)
+    applied = platform.ended(asked["id"])
+    assert (applied["state"], applied["commit"]) == ("succeeded", done["commit"]), platform.log(applied["id"])
+    assert applied["config"] == {f"{name}/env/production": 2}
+    assert platform.get(f"production-{name}.localhost").json()["variables"]["PLAIN_OWN"] == "value-of-production-2"
+    told += [platform.cli("env", "show", name, "production").stdout, platform.log(applied["id"])]
+    assert "up to date" in told[3]
+    assert "value-of-" not in "".join(told)
     repository.push("a branch that is called like a tag", branch="v2.0.0")
     answer = platform.request(name, ref="v2.0.0")
     assert (answer.status_code, answer.json()["code"]) == (422, "no_environment")

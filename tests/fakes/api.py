@@ -147,6 +147,7 @@ class FakeApi:
         }
         self.config: dict[str, str] = {}
         self.hidden: set[str] = set()
+        self.perhaps_meant = ""
         self.version = 0
         self.deployments: dict[int, Told] = {}
         self.next_story: list[Step] = []
@@ -279,23 +280,27 @@ class FakeApi:
         change = wire_config.ConfigChange.model_validate(body)
         if change.expected_version not in {None, self.version}:
             return 409, problem("config_changed", "Somebody else changed it.", 409)
-        self.hidden = set(change.hidden)
-        for key, value in change.changes.items():
+        self.hidden = (self.hidden - set(change.changes)) | set(change.hidden)
+        for key, value in [*change.changes.items(), *((key, None) for key in change.hidden)]:
             self.config.pop(key, None)
             if value is not None:
                 self.config[key] = value
         self.version += 1
-        return 200, wire_config.ConfigVersion(version=self.version)
+        there = environment == "_common" or (project, environment) in self.environments
+        meant = "" if there else self.perhaps_meant
+        return 200, wire_config.ConfigVersion(version=self.version, environment_exists=there, perhaps_meant=meant)
 
     def config_values(self, query: Any, body: Any, project: str, environment: str) -> tuple[int, Any]:
-        return 200, wire_config.ConfigValues(versions={environment: self.version}, values=self.config)
+        hidden = sorted(self.hidden) if query.get("own") == "true" else []
+        return 200, wire_config.ConfigValues(versions={environment: self.version}, values=self.config, hidden=hidden)
 
     def explain_config(self, query: dict[str, str], body: Any, project: str, environment: str) -> tuple[int, Any]:
         mine = wire_config.KeyOrigin(layer=environment, version=self.version, at=START, by="anna")
         beneath = wire_config.KeyOrigin(layer="_common", outside=3)
+        hides = mine.model_copy(update={"hidden": True})
         return 200, [
-            wire_config.KeyExplanation(key=key, origin=mine, hides=[beneath])
-            for key in sorted(self.config)
+            wire_config.KeyExplanation(key=key, origin=hides if key in self.hidden else mine, hides=[beneath])
+            for key in sorted({*self.config, *self.hidden})
             if query.get("key") in {None, key}
         ]
 

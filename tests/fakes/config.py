@@ -33,6 +33,7 @@ class FakeConfigStore:
     def __init__(self) -> None:
         self._down = False
         self._versions: dict[Layer, list[tuple[datetime, Entries | None]]] = {}
+        self._pruned: dict[Layer, int] = {}
         self._lock = threading.RLock()
 
     def reader(self, tier: Tier) -> FakeConfigReader:
@@ -47,6 +48,13 @@ class FakeConfigStore:
         """Delete a version behind the platform's back."""
         at, _ = self._versions[layer][version - 1]
         self._versions[layer][version - 1] = (at, None)
+
+    def prune(self, layer: Layer, left: int) -> None:
+        """Write the newest version once more and forget all but so many, as the store does where there are too many."""
+        self._versions[layer].append(self._versions[layer][-1])
+        self._pruned[layer] = len(self._versions[layer]) - left
+        for version in range(1, self._pruned[layer] + 1):
+            self.delete(layer, version)
 
     def put(self, project: str, name: str, values: Mapping[str, str | None]) -> int:
         """Write over what there is, as tests arrange things: None hides a key (or, in production, takes it out)."""
@@ -63,6 +71,10 @@ class FakeConfigStore:
         if self._down:
             raise PlatformBroke("The config store cannot be reached.", code="config_unreachable", hint="Start it.")
         return self._versions.get(layer, [])
+
+    def pruned(self, layer: Layer) -> int:
+        """How many versions, the oldest, the store knows nothing of any more."""
+        return self._pruned.get(layer, 0)
 
     def newest(self, layer: Layer) -> Document:
         """What a layer holds now."""
@@ -144,8 +156,8 @@ class FakeConfigWriter:
 
     def versions(self, layer: Layer) -> list[Written]:
         """As the port promises."""
-        known = self._store.versions(layer)
-        return [Written(n, at, entries is not None) for n, (at, entries) in enumerate(known, 1)][::-1]
+        told = [Written(n, at, entries is not None) for n, (at, entries) in enumerate(self._store.versions(layer), 1)]
+        return told[self._store.pruned(layer) :][::-1]
 
     def write(self, layer: Layer, changes: Mapping[str, Change], expected_version: int) -> int:
         """As the port promises."""

@@ -11,7 +11,7 @@ from branchline.domain.config import Secret
 from branchline.domain.environment import Environment
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Limits
-from branchline.ports import NETWORK, Instance, InstanceState, Interrupt, Log, ServiceSpec
+from branchline.ports import FOLDER, INSIDE, NETWORK, Instance, InstanceState, Interrupt, Log, ServiceSpec
 
 _FIXED_ADDRESSES = 46
 Owner = tuple[str, str]
@@ -45,6 +45,8 @@ class FakeContainer:
     spec: ServiceSpec
     state: InstanceState
     output: list[str] = field(default_factory=list)
+    folder: object = None
+    """That with its secrets, as it was when the container was started last."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class FakeContainers:
         self.networks: set[Owner] = set()
         self.graces: dict[int, float] = {}
         self.containers: dict[str, FakeContainer] = {}
+        self._folders: dict[tuple[Owner, int], object] = {}
+        self._emptied: set[tuple[Owner, int]] = set()
         self._one_offs: dict[str, _OneOff] = {}
         self._lock = threading.RLock()
 
@@ -94,6 +98,15 @@ class FakeContainers:
         """Somebody removed the container behind our back."""
         with self._lock:
             del self.containers[instance.name]
+
+    def lose_secrets(self, instance: Instance, *, folder: bool = True) -> None:
+        """Somebody removed the folder of secrets beneath a container, or only what is in it."""
+        with self._lock:
+            place = self.containers[instance.name].owner, instance.deployment
+            if folder:
+                del self._folders[place]
+            else:
+                self._emptied.add(place)
 
     def finish_one_offs(self) -> None:
         """Let every one-off command that still runs come to its end, as when a machine goes on without its runner."""
@@ -119,6 +132,9 @@ class FakeContainers:
             self.networks.add(_owner(environment))
             self._check_room(environment, deployment, services)
             before = set(self.containers)
+            if any(spec.files for spec in services):
+                self._folders.setdefault((_owner(environment), deployment), object())
+                self._emptied.discard((_owner(environment), deployment))
             for spec in services:
                 if spec.command[0] in self.missing_commands:
                     for name in set(self.containers) - before:
@@ -220,7 +236,16 @@ class FakeContainers:
                 if one.owner == _owner(environment) and one.instance.deployment == deployment
             }
             wanted = [(name, replica) for name, many in services.items() for replica in range(1, many + 1)]
-            return lacks + [f"{name} {replica}" for name, replica in wanted if (name, replica) not in mine]
+            lacks += [f"{name} {replica}" for name, replica in wanted if (name, replica) not in mine]
+            return lacks + self._missing_secrets(environment, deployment)
+
+    def restart(self, instance: Instance, grace: float) -> None:
+        self.graces[instance.deployment] = grace
+        with self._asked("restart", instance.name):
+            container = self.containers.get(instance.name)
+            if container is not None:
+                container.state = replace(container.state, running=False)
+                self._run(container)
 
     def deployments(self, environment: Environment) -> set[int]:
         with self._asked("deployments", environment.key):
@@ -248,14 +273,29 @@ class FakeContainers:
             instance = Instance(name, spec.name, replica, deployment, self._address(environment), spec.port)
             container = FakeContainer(instance, _owner(environment), spec, InstanceState(exists=True))
             self.containers[name] = container
-        if container.state.running:
-            return
+        if not container.state.running:
+            self._run(container)
+
+    def _run(self, container: FakeContainer) -> None:
+        spec, number = container.spec, container.instance.deployment
+        container.folder = self._folders.get((container.owner, number)) if spec.files else None
         container.state = replace(container.state, running=True, exit_code=None, restarts=0)
         program = self.programs.get(spec.command[0])
         call = Call(spec.command, _plain(spec.variables), container.output.append, _plain(spec.files))
         status = program(call) if program else None
         if status is not None:
             self.crash(container.instance, status)
+
+    def _missing_secrets(self, environment: Environment, deployment: int) -> list[str]:
+        place = _owner(environment), deployment
+        given = [
+            one for one in self.containers.values() if one.folder and (one.owner, one.instance.deployment) == place
+        ]
+        if not given:
+            return []
+        lacks = [] if place in self._folders and place not in self._emptied else [FOLDER]
+        lost = [one.instance for one in given if one.folder is not self._folders.get(place)]
+        return lacks + [f"{INSIDE}{one.service} {one.replica}" for one in lost]
 
     def _check_room(self, environment: Environment, deployment: int, services: Sequence[ServiceSpec]) -> None:
         others = [one for one in self.instances(environment) if one.deployment != deployment]

@@ -392,7 +392,7 @@ class MemoryConfigChanges:
         self._t.changes.append(ConfigChange(number, layer, base, None, actor, _now(), dict(keys)))
         return number
 
-    def end(self, change: int, version: int) -> bool:
+    def end(self, change: int, version: int) -> ConfigChange | None:
         for place, known in enumerate(self._t.changes):
             if known.id == change and known.version is None:
                 self._t.changes[place] = replace(known, version=version)
@@ -401,11 +401,16 @@ class MemoryConfigChanges:
                     for one in self._t.changes
                     if one.id == change or (one.layer, one.version) != (known.layer, version)
                 ]
-                return True
-        return False
+                return replace(known, version=version)
+        return None
 
-    def forget(self, change: int) -> None:
+    def forget(self, change: int) -> bool:
+        before = len(self._t.changes)
         self._t.changes[:] = [one for one in self._t.changes if one.id != change or one.version is not None]
+        return len(self._t.changes) < before
+
+    def unfinished(self) -> list[ConfigChange]:
+        return [one for one in self._t.changes if one.version is None]
 
     def of(self, layer: Layer) -> list[ConfigChange]:
         return [one for one in reversed(self._t.changes) if one.layer == layer]

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from joserfc.jwk import ECKey
 from branchline.adapters.identity import Identity, Signer
 from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
 from branchline.domain.config import Secret
-from branchline.domain.environment import Environment, Tier, tier_of, usually_inherits
+from branchline.domain.environment import Environment, Inherits, Tier, tier_of, usually_inherits
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.layers import Layer, layers_of
 from branchline.layout import Layout
@@ -118,6 +119,48 @@ def test_a_runner_is_refused(store: RealConfigStore, project: str, name: str, me
     assert own.json()["data"]["data"] == {"OWNER": f"{project}/{name}"}
     answer = caller.ask(method, path.format(project=project))
     assert answer.status_code == 403 or answer.is_redirect, answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nonprod/data/{project}/_common",
+        "nonprod/data/{project}/env/develop",
+        "nonprod/data/{project}/env/production",
+        "production/data/{project}/_common",
+        "production/data/{project}/env/develop",
+    ],
+)
+def test_whoever_holds_productions_key_inherits_nothing_whatever_the_token_says(
+    store: RealConfigStore, project: str, path: str
+) -> None:
+    """Our own runner says `_none`; here somebody signs the claims of a branch with the key of production."""
+    subject = f"production:{project}:production:_common:develop"
+    token = runtime("production", sub=subject, project=project, env="production")
+    answer = Caller(store.url).log_in("jwt-production", "runtime", signed(store.layout.key("production.pem"), **token))
+    caller = Caller(store.url, answer.json()["auth"]["client_token"])
+    assert caller.ask("GET", f"production/data/{project}/env/production").status_code == 200
+    answer = caller.ask("GET", path.format(project=project))
+    assert answer.status_code == 403, answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "inherits", "read"),
+    [
+        ("alpha", Inherits.NOTHING, {"env/alpha"}),
+        ("alpha", Inherits.COMMON, {"env/alpha", "_common"}),
+        ("alpha", Inherits.DEVELOP, {"env/alpha", "_common", "env/develop"}),
+        ("develop", Inherits.NOTHING, {"env/develop"}),
+        ("staging", Inherits.NOTHING, {"env/staging"}),
+    ],
+)
+def test_a_runner_reads_what_the_environment_inherits_and_no_more(
+    store: RealConfigStore, project: str, name: str, inherits: Inherits, read: set[str]
+) -> None:
+    caller = runner(store, replace(place(project, name), inherits=inherits))
+    layers = ["_common", *(f"env/{one}" for one in ("alpha", "beta", "develop", "staging"))]
+    answers = {layer: caller.ask("GET", f"nonprod/data/{project}/{layer}").status_code for layer in layers}
+    assert answers == {layer: 200 if layer in read else 403 for layer in layers}
 
 
 @pytest.mark.parametrize(

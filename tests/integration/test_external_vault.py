@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey
 from branchline.adapters.vault import VaultConfigReader, VaultConfigWriter
 from branchline.domain.config import Secret
 from branchline.domain.environment import Environment, Tier, tier_of, usually_inherits
-from branchline.domain.errors import PlatformBroke, Refused
+from branchline.domain.errors import BadInput, PlatformBroke, Refused
 from branchline.domain.layers import Layer
 from branchline.endpoints import Endpoints
 from branchline.layout import Layout
@@ -162,8 +162,9 @@ def test_what_was_changed_there_is_put_right(set_up: Any, vault: PlainVault) -> 
     assert root.ask("DELETE", "sys/policies/acl/runtime-production").status_code == 204
     short = {**CONFIG_WRITER_ROLE, "token_ttl": "5m"}
     assert root.ask("POST", "auth/jwt-server/role/config-writer", **short).status_code == 204
-    lines = set_up().out.splitlines()
-    assert [line.split(maxsplit=1) for line in lines if not line.startswith(("unchanged", "version", "revoked"))] == [
+    expected = ("unchanged", "version", "note", "revoked")
+    lines = [line for line in set_up().out.splitlines() if not line.startswith(expected)]
+    assert [line.split(maxsplit=1) for line in lines] == [
         ["changed", "auth/jwt-server/role/config-writer"],
         ["changed", "nonprod/config"],
         ["made", "sys/policies/acl/runtime-production"],
@@ -219,6 +220,25 @@ def test_a_policy_of_somebody_elses_is_left_alone(set_up: Any, vault: PlainVault
     ran = set_up()
     assert (ran.status, "config-writer" in ran.err) == (2, True)
     assert vault.state() == before
+
+
+@pytest.mark.parametrize("name", ["develop", "production"])
+def test_many_keys_need_a_setting_of_which_the_setup_tells(
+    set_up: Any, vault: PlainVault, home_layout: Layout, name: str
+) -> None:
+    (told,) = [line for line in set_up().out.splitlines() if line.startswith("note ")]
+    assert "max_request_json_strings = 5000" in told
+    changes = {f"KEY_{number}": Secret(f"value {number}") for number in range(500)}
+    writer, roomy = (
+        VaultConfigWriter(url, partial(home_layout.key, "server.pem")) for url in (vault.url, vault.roomy_url)
+    )
+    with pytest.raises(BadInput) as caught:
+        writer.write(Layer("shop", name), changes, 0)
+    assert caught.value.code == "config_too_large"
+    assert "`max_request_json_strings`" in caught.value.hint
+    assert writer.keys(Layer("shop", name)).version == 0
+    assert roomy.write(Layer("shop", name), changes, 0) == 1
+    assert len(writer.keys(Layer("shop", name)).shown) == 500
 
 
 def test_a_sealed_vault_says_so(set_up: Any, vault: PlainVault) -> None:

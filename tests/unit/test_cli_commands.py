@@ -19,6 +19,7 @@ from branchline.cli import config_files
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.pipeline import StageState
+from branchline.wire_config import ConfigStatus, LayerVersion
 from tests.fakes.api import COMMIT, START, TOKEN, Canned, FakeApi, Story, deployment
 from tests.fakes.command_line import CommandLine
 
@@ -249,6 +250,22 @@ def test_what_an_environment_lacks_is_told(cli: CommandLine, api: FakeApi) -> No
     assert cli("env", "list", "shop", "--json").json[0]["trouble"] == trouble
 
 
+def test_how_the_live_config_stands_to_the_newest(cli: CommandLine, api: FakeApi) -> None:
+    def told(live: int, newest: int, *, gone: bool = False, keys: tuple[str, ...] = ()) -> str:
+        layers = [LayerVersion(layer="_common", live=1, newest=1)]
+        layers += [LayerVersion(layer="develop", live=live, newest=newest, gone=gone)]
+        status = ConfigStatus(behind=live != newest, layers=layers, keys=[*keys])
+        shop = api.environments["shop", "develop"].model_copy(update={"config": status})
+        api.environments["shop", "develop"] = shop
+        return next(line for line in cli("env", "show", "shop", "develop").out.splitlines() if "config" in line)
+
+    apply = "`branchline config apply shop develop`"
+    assert told(2, 2) == "config       up to date"
+    assert told(2, 3, keys=("A",)) == f"config       behind: develop 2 of 3 (A); {apply} deploys it"
+    gone = f"version 2 of develop is gone: what is live cannot be mended or repeated; {apply} deploys anew"
+    assert told(2, 2, gone=True) == told(2, 3, gone=True, keys=("A",)) == f"config       {gone}"
+
+
 def test_an_environment_without_an_address_cannot_be_opened(cli: CommandLine, api: FakeApi) -> None:
     api.environments["shop", "develop"] = api.environments["shop", "develop"].model_copy(update={"url": None})
     ran = cli("env", "open", "shop", "develop")
@@ -274,7 +291,7 @@ def test_config_is_set_listed_read_and_unset(cli: CommandLine, api: FakeApi) -> 
     assert cli("config", "list", "shop", "develop", "--json").json["keys"] == keys
     assert cli("config", "get", "shop", "develop", "B").out == "x=y z\n"
     assert cli("config", "get", "shop", "develop", "B", "--json").json["value"] == "x=y z"
-    assert cli("config", "unset", "shop", "develop", "A", "B", "--json").json == {"version": 2}
+    assert cli("config", "unset", "shop", "develop", "A", "B", "--json").json["version"] == 2
     assert api.config == {"EMPTY": ""}
     assert cli("config", "get", "shop", "develop", "A").status == 2
     refused = cli("config", "get", "shop", "production", "A")
@@ -362,7 +379,9 @@ def test_an_import_can_replace_what_was_there(cli: CommandLine, api: FakeApi) ->
         ("x.json", b"{", "bad_json_file"),
         ("x.json", b"[1]", "bad_json_file"),
         ("x.json", b'{"A": {"B": "secret"}}', "bad_json_file"),
-        ("x.json", b'{"A": null}', "bad_json_file"),
+        ("x.json", b'{"A-B": null}', "bad_key"),
+        ("x.json", b'{"PORT": 8000}', "platforms_key"),
+        ("x.env", b"BRANCHLINE_RELEASE=secret", "platforms_key"),
         ("x.json", b'{"A": NaN}', "bad_json_file"),
         ("x.json", b"[" * 100_000, "bad_json_file"),
         ("x.json", b'{"A": "\\ud800"}', "bad_value"),
@@ -390,6 +409,82 @@ def test_an_export_leaves_nothing_half_done(cli: CommandLine, api: FakeApi) -> N
     assert Path("/dev/null").is_char_device()
 
 
+def test_hidden_keys_travel_as_json(cli: CommandLine, api: FakeApi) -> None:
+    file = cli.home / "x.json"
+    cli("config", "set", "shop", "login", "A=1", "OLD=1")
+    cli("config", "unset", "shop", "login", "B", "C", "--hide")
+    exported = cli("config", "export", "shop", "login", str(file), "--own")
+    assert json.loads(file.read_text()) == {"A": "1", "B": None, "C": None, "OLD": "1"}
+    assert exported.err == f"Wrote 2 settings of shop login, and that it hides 2, to {file}.\n"
+    file.write_text('{"A": "2", "B": null, "D": null}')
+    ran = cli("config", "import", "shop", "login", str(file), "--replace")
+    assert ran.out == "Set 1 setting, hid 2 and removed 2 in shop login; the config is at version 3 now.\n"
+    assert (api.config, api.hidden) == ({"A": "2"}, {"B", "D"})
+    file.write_text('{"A": null}')
+    assert cli("config", "import", "shop", "login", str(file)).out.startswith("Hid 1 setting in shop login;")
+    assert (api.config, api.hidden) == ({}, {"A", "B", "D"})
+
+
+def test_a_file_that_cannot_name_hidden_keys_leaves_them_alone(cli: CommandLine, api: FakeApi) -> None:
+    file = cli.home / "x.env"
+    cli("config", "set", "shop", "login", "A=1")
+    cli("config", "unset", "shop", "login", "B", "C", "--hide")
+    exported = cli("config", "export", "shop", "login", str(file), "--own")
+    assert "because .env cannot say that they are hidden: B, C. JSON can." in exported.err
+    file.write_text("D=1\nC=1\n")
+    ran = cli("config", "import", "shop", "login", str(file), "--replace")
+    assert ran.out.startswith("Set 2 settings and removed 1 in shop login;")
+    assert "Still hidden, because .env cannot say whether they should be: B." in ran.err
+    assert (api.config, api.hidden) == ({"C": "1", "D": "1"}, {"B"})
+
+
+@pytest.mark.parametrize("words", [(), ("--replace",)])
+def test_an_import_insists_on_a_version(cli: CommandLine, api: FakeApi, words: tuple[str, ...]) -> None:
+    cli("config", "set", "shop", "develop", "A=1")
+    (cli.home / "x.env").write_text("A=2\n")
+    command = ("config", "import", "shop", "develop", str(cli.home / "x.env"), *words, "--json", "--if-version")
+    assert cli(*command, "0").json["code"] == "config_changed"
+    assert api.config == {"A": "1"}
+    assert cli(*command, "1").json["version"] == 2
+
+
+def test_an_environment_that_is_yet_to_be_is_told_of(cli: CommandLine, api: FakeApi) -> None:
+    (cli.home / "x.env").write_text("A=2\n")
+    api.perhaps_meant = "staging"
+    yet = "shop has no environment stagin yet: its first deployment takes this up. Did you mean staging?\n"
+    for words in (("set", "A=1"), ("import", str(cli.home / "x.env")), ("unset", "A"), ("set", "A=1", "--json")):
+        ran = cli("config", words[0], "shop", "stagin", *words[1:])
+        assert (ran.status, ran.err) == (0, yet), words
+    assert ran.json["environment_exists"] is False
+    api.perhaps_meant = ""
+    assert (
+        cli("config", "set", "shop", "staging", "A=1").err
+        == yet.replace("stagin ", "staging ").partition(" Did")[0] + "\n"
+    )
+    assert "makes one" in cli("config", "set", "shop", "_common", "A=1").err
+
+
+def test_names_that_would_lead_elsewhere_are_not_sent(cli: CommandLine, api: FakeApi) -> None:
+    for words in (
+        ("config", "list", "shop", "feature/login"),
+        ("config", "set", "shop", "a/b", "A=1"),
+        ("config", "diff", "shop", "develop", "a/b"),
+        ("config", "explain", "a/b", "develop"),
+        ("env", "show", "shop", "a/b"),
+    ):
+        ran = cli(*words, *([] if words[1] == "set" else ["--json"]))
+        assert ran.status == 2
+        assert "cannot be the name of" in ran.err
+    assert cli("config", "get", "shop", "develop", "A/B", "--json").json["code"] == "bad_key"
+    assert api.requests == []
+
+
+def test_help_names_the_layer_of_the_project(cli: CommandLine) -> None:
+    for command in ("list", "get", "set", "unset", "import", "export", "explain", "diff", "history"):
+        assert "_common is the layer of the whole project" in " ".join(cli("config", command, "--help").out.split())
+    assert "_common" not in cli("config", "apply", "--help").out
+
+
 def test_a_replacement_that_is_empty_removes_nothing(cli: CommandLine, api: FakeApi) -> None:
     cli("config", "set", "shop", "develop", "A=1")
     (cli.home / "x.env").write_text("# nothing\n")
@@ -399,9 +494,9 @@ def test_a_replacement_that_is_empty_removes_nothing(cli: CommandLine, api: Fake
 
 
 def test_numbers_and_truth_in_json_become_text(cli: CommandLine, api: FakeApi) -> None:
-    (cli.home / "x.json").write_text('{"PORT": 8000, "DEBUG": false, "RATE": 1.10}')
+    (cli.home / "x.json").write_text('{"WORKERS": 8, "DEBUG": false, "RATE": 1.10}')
     assert cli("config", "import", "shop", "develop", str(cli.home / "x.json")).status == 0
-    assert api.config == {"PORT": "8000", "DEBUG": "false", "RATE": "1.10"}
+    assert api.config == {"WORKERS": "8", "DEBUG": "false", "RATE": "1.10"}
 
 
 def test_config_is_applied(cli: CommandLine, api: FakeApi) -> None:
@@ -431,6 +526,9 @@ def test_secrets_come_from_standard_input_and_files(
         (("A B=x",), "bad_key"),
         (("A",), "value_missing"),
         (("A=-",), "bad_value"),
+        (("A=@/dev/zero",), "bad_value"),
+        (("PORT=8000",), "platforms_key"),
+        (("BRANCHLINE_RELEASE=1",), "platforms_key"),
     ],
 )
 def test_settings_that_make_no_sense(
@@ -440,6 +538,43 @@ def test_settings_that_make_no_sense(
     ran = cli("config", "set", "shop", "develop", *words, "--json")
     assert (ran.status, ran.json["code"]) == (2, code)
     assert "secret" not in ran.out + ran.err
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("pässword".encode("utf-16"), "Save it as UTF-8."),
+        ("password".encode("utf-16-le"), "Save it as UTF-8."),
+        ("password".encode("utf-16-be"), "Save it as UTF-8."),
+        ("pässword".encode("utf-32"), "Save it as UTF-8."),
+        ("pässword, and more\n".encode("latin-1"), "Save it as UTF-8."),
+        (b"\x1f\x8b\x08\x00\xff", "as base64."),
+        (b"\x00\x01\x02", "as base64."),
+    ],
+)
+def test_texts_in_other_encodings_are_told_from_binary_values(
+    cli: CommandLine, api: FakeApi, content: bytes, hint: str
+) -> None:
+    Path("value").write_bytes(content)
+    ran = cli("config", "set", "shop", "develop", "A=@value")
+    assert ran.status == 2
+    assert ran.err.endswith(f"{hint}\n")
+    assert "word" not in ran.err
+    Path("x.env").write_bytes("A=pässword".encode("utf-16"))
+    assert cli("config", "import", "shop", "develop", "x.env").err.endswith("Save it as UTF-8.\n")
+    assert api.requests == []
+
+
+def test_the_mark_of_an_editor_is_no_part_of_a_value(cli: CommandLine, api: FakeApi) -> None:
+    Path("value").write_bytes("\ufeffx\r\n".encode())
+    assert cli("config", "set", "shop", "develop", "A=@value").status == 0
+    assert api.config == {"A": "x"}
+
+
+def test_what_has_no_end_is_not_read_to_its_end(cli: CommandLine, api: FakeApi) -> None:
+    ran = cli("config", "import", "shop", "develop", "/dev/zero", "--json")
+    assert (ran.status, ran.json["code"]) == (2, "file_too_large")
     assert api.requests == []
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from branchline.cli import credentials
 from branchline.cli.credentials import Access, check_url, find, store
+from branchline.domain import addresses
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke, Unauthenticated
 
@@ -139,5 +139,5 @@ def test_what_is_no_address(url: str) -> None:
 
 def test_access_does_not_print_its_token() -> None:
     assert "stored" not in repr(STORED).replace("stored.example", "")
-    assert credentials.is_local("http://localhost:1")
-    assert not credentials.is_local("http://localhost.example")
+    assert addresses.on_this_machine("http://localhost:1")
+    assert not addresses.on_this_machine("http://localhost.example")

@@ -18,6 +18,7 @@ from branchline.domain.errors import BadInput, BranchlineError, Conflict, NotFou
 from branchline.domain.layers import COMMON, HIDDEN, Layer
 from branchline.operations import config_ledger
 from branchline.operations.config import Settings
+from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.operations.provenance import Provenance
 from branchline.operations.requests import Deployments
@@ -42,11 +43,11 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.store, Gate(self.store), self.writer)
+        return Settings(self.store, Gate(self.store), self.writer, ConfigLedger(self.store, self.writer))
 
     @property
     def provenance(self) -> Provenance:
-        return Provenance(self.store, Gate(self.store), self.writer)
+        return Provenance(self.store, Gate(self.store), self.writer, ConfigLedger(self.store, self.writer))
 
     def set(self, environment: str, actor: Actor = ADA, **values: str | None) -> int:
         return self.settings.change(actor, "shop", environment, values).version
@@ -100,7 +101,9 @@ def test_keys_are_listed_with_the_layer_that_answers(world: World) -> None:
     assert code(lambda: world.settings.get(ADA, "shop", "login", "D")) == "unknown_key"
     exported = world.settings.export(ADA, "shop", "login")
     assert exported.values == {"B": "d", "C": "l"}
-    assert world.settings.export(ADA, "shop", "login", own=True).values == {"C": "l"}
+    assert exported.hidden == []
+    own = world.settings.export(ADA, "shop", "login", own=True)
+    assert (own.values, own.hidden) == ({"C": "l"}, ["A", "D"])
 
 
 def test_the_projects_own_layer_stands_alone(world: World) -> None:
@@ -140,6 +143,51 @@ def test_names_that_are_no_environment(world: World, name: str) -> None:
     assert code(lambda: world.settings.keys(ADA, "shop", name)) == "bad_name"
     assert code(lambda: world.set(name, A="1")) == "bad_name"
     assert code(lambda: world.provenance.explain(ADA, "shop", name)) == "bad_name"
+
+
+def test_config_may_be_there_before_its_environment(world: World) -> None:
+    world.environment("release-2")
+    said = world.settings.change(ADA, "shop", "staging", {"A": "1"})
+    assert (said.version, said.environment_exists, said.perhaps_meant) == (1, False, "")
+    for name, meant in (
+        ("stagin", "staging"),
+        ("dev", "develop"),
+        ("relase-2", "release-2"),
+        ("eu-prod", "production"),
+        ("login", ""),
+    ):
+        said = world.settings.change(ADA, "shop", name, {"A": "1"})
+        assert (said.environment_exists, said.perhaps_meant) == (False, meant), name
+    for name in ("release-2", COMMON):
+        said = world.settings.change(ADA, "shop", name, {"A": "1"})
+        assert (said.environment_exists, said.perhaps_meant) == (True, ""), name
+
+
+@pytest.mark.parametrize("name", ["prod", "prd", "live", "produktion", "produciton", "prod-2", "production-eu"])
+def test_what_is_meant_for_production_does_not_come_to_lie_elsewhere(world: World, name: str) -> None:
+    for refused in (lambda: world.set(name, A="hush"), lambda: world.hide(name, "A"), lambda: world.set(name, A=None)):
+        assert code(refused) == "unknown_environment"
+    assert world.writer.keys(Layer("shop", name)).version == 0
+    world.environment(name)
+    assert world.set(name, A="1") == 1
+
+
+def test_what_once_came_to_lie_elsewhere_can_be_taken_out(world: World) -> None:
+    world.configs.put("shop", "prod", {"A": "hush"})
+    said = world.settings.change(ADA, "shop", "prod", {"A": None})
+    assert (said.version, said.environment_exists, said.perhaps_meant) == (2, False, "production")
+
+
+@pytest.mark.parametrize("name", ["production", "preproduction", "non-prod", "product-page", "login", "live-search"])
+def test_other_names_are_not_taken_for_productions(world: World, name: str) -> None:
+    assert world.settings.change(ADA, "shop", name, {"A": "1"}).perhaps_meant == ""
+
+
+@pytest.mark.parametrize("key", ["PORT", "BRANCHLINE_RELEASE"])
+def test_what_the_platform_writes_itself_is_not_set(world: World, key: str) -> None:
+    assert code(lambda: world.set("develop", **{key: "1"})) == "platforms_key"
+    world.configs.put("shop", "develop", {key: "1"})
+    assert world.set("develop", **{key: None}) == 2
 
 
 def test_a_project_that_is_unknown(world: World) -> None:
@@ -259,7 +307,7 @@ def test_environments_are_compared_without_values(world: World) -> None:
     ]
     told = [(one.key, one.what) for one in world.provenance.diff(BOB, "shop", "develop", "production")]
     assert told == [("ALIKE", "left"), ("LIVE", "right"), ("MINE", "left"), ("OTHER", "unknown"), ("SAME", "left")]
-    assert world.provenance.diff(BOB, "shop", "develop", "develop") == []
+    assert code(lambda: world.provenance.diff(BOB, "shop", "develop", "develop")) == "same_environment"
 
 
 # --- how what is live stands to the newest ---
@@ -281,6 +329,39 @@ def test_live_config_falls_behind_by_any_layer(world: World) -> None:
         (COMMON, 0, 1),
         ("develop", 1, 2),
         ("login", 1, 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["login", "production"])
+def test_a_live_version_that_is_gone_is_told(world: World, name: str) -> None:
+    layer = Layer("shop", name)
+    world.set(name, A="1")
+    world.set(name, A="2")
+    place = world.live(name, {f"shop/env/{name}": 2})
+
+    def told() -> tuple[bool, list[str], list[str]]:
+        status = world.provenance.status(place)
+        assert status
+        return status.behind, status.keys, [one.layer for one in status.layers if one.gone]
+
+    world.configs.delete(layer, 1)
+    assert told() == (False, [], [])
+    world.configs.delete(layer, 2)
+    assert told() == (False, [], [name])
+    world.set(name, B="3")
+    assert told() == (True, ["B"], [name])
+    world.configs.prune(layer, 2)
+    assert told() == (True, ["B"], [name])
+
+
+def test_a_live_version_of_a_store_that_was_replaced_is_gone(world: World) -> None:
+    world.set("develop", A="1")
+    place = world.live("develop", {"shop/_common": 3, "shop/env/develop": 5})
+    status = world.provenance.status(place)
+    assert status
+    assert [(one.layer, one.live, one.newest, one.gone) for one in status.layers] == [
+        (COMMON, 3, 0, True),
+        ("develop", 5, 1, True),
     ]
 
 
@@ -389,6 +470,41 @@ def test_of_two_who_died_on_one_version_neither_is_named(world: World, monkeypat
     monkeypatch.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
     assert [one.by for one in world.provenance.history(EVE, "shop", "develop")] == [None]
     assert world.store.tables.changes == []
+    [line] = world.events(Kind.CONFIG_CHANGED)
+    assert (line.actor, line.detail) == ("platform", {"version": 1, "by_one_of": ["ada", "bob"]})
+
+
+def test_what_is_left_in_any_layer_gets_its_line_without_anybody_looking(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for environment in ("develop", "production"):
+        layer = Layer("shop", environment)
+        with world.store.transaction() as records:
+            records.config.begin(world.project, layer, 0, "ada", {"A": Done.SET})
+        world.writer.write(layer, {"A": Secret("1")}, 0)
+    ledger = ConfigLedger(world.store, world.writer)
+    ledger.settle_all()
+    assert world.events(Kind.CONFIG_CHANGED) == [], "somebody may be at it"
+    monkeypatch.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
+    ledger.settle_all()
+    assert sorted(str(one.environment) for one in world.events(Kind.CONFIG_CHANGED)) == ["develop", "production"]
+    ledger.settle_all()
+    assert len(world.events(Kind.CONFIG_CHANGED)) == 2
+
+
+def test_a_writer_who_was_taken_for_dead_gets_a_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = FakeConfigWriter.write
+
+    def slow(self: FakeConfigWriter, layer: Layer, changes: Any, expected: int) -> int:
+        with monkeypatch.context() as patched:
+            patched.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
+            ConfigLedger(world.store, world.writer).settle_all()
+        return write(self, layer, changes, expected)
+
+    monkeypatch.setattr(FakeConfigWriter, "write", slow)
+    assert world.set("develop", A="1") == 1
+    assert [one.by for one in world.provenance.history(EVE, "shop", "develop")] == ["ada"]
+    assert [one.actor for one in world.events(Kind.CONFIG_CHANGED)] == ["ada"]
 
 
 def test_a_refused_change_leaves_nothing(world: World) -> None:

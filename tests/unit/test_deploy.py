@@ -295,6 +295,44 @@ def test_where_secrets_are_files_a_service_still_has_the_last_word_over_defaults
     assert "DSN" not in web.spec.variables
 
 
+def large(world: World, count: int) -> None:
+    """So many settings of 100 KB, of which one layer could not hold all."""
+    for layer in ("_common", "develop"):
+        world.configs.put("shop", layer, {f"{layer.upper()}_{number}": "ä" * 50_000 for number in range(count // 2)})
+
+
+def test_more_than_a_process_can_be_given_is_refused_before_anything_is_touched(world: World) -> None:
+    large(world, 14)
+    assert world.deploy().state is State.SUCCEEDED
+    networks, tables = set(world.containers.networks), dict(world.databases.tables)
+    world.containers.networks.clear()
+    world.databases.tables.clear()
+    large(world, 16)
+    done = world.deploy()
+    assert (done.state, done.failed_stage) == (State.FAILED, Stage.PREPARE)
+    assert done.failure
+    assert done.failure.code == "config_too_large"
+    assert done.failure.sentence == (
+        "The environment variables of web would have 1562 KiB, more than a process can be given."
+    )
+    assert "`secrets: files`" in done.failure.hint
+    assert (world.containers.networks, world.databases.tables) == (set(), {})
+    world.containers.networks |= networks
+    world.databases.tables.update(tables)
+    assert world.deploy(MANIFEST + "secrets: files\n").state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize("secrets", ["environment", "files"])
+def test_a_value_of_the_manifest_that_is_too_long_is_named(world: World, secrets: str) -> None:
+    text = f"port: 8000\n    environment: {{PLAIN: {'x' * 131_065}}}"
+    done = world.deploy(MANIFEST.replace("port: 8000", text.replace("xx", "x", 1)) + f"secrets: {secrets}\n")
+    assert done.state is State.SUCCEEDED
+    done = world.deploy(MANIFEST.replace("port: 8000", text) + f"secrets: {secrets}\n")
+    assert done.failure
+    assert (done.failure.code, "PLAIN" in done.failure.sentence) == ("config_too_large", True)
+    assert "x" * 10 not in done.failure.sentence
+
+
 def test_a_deployment_inherits_what_its_own_commit_says(world: World) -> None:
     world.configs.put("shop", "_common", {"API_KEY": "k"})
     alone = "environments: {develop: {on: {branch: develop}, inherits: nothing}}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import string
 import time
 
 import pytest
 
+from branchline.adapters.lines import Lines
 from branchline.domain.config import Secret
 from branchline.domain.pipeline import Stage
 from branchline.operations.journal import LINE_LIMIT, TAIL_LINES, DeploymentLog
@@ -74,6 +77,43 @@ def test_a_long_line_is_cut_and_says_so(store: MemoryStore) -> None:
     (line,) = texts(store)
     assert len(line) < LINE_LIMIT + 100
     assert line.endswith(f"… [{1_000_000 - LINE_LIMIT} more characters]")
+
+
+def a_value(size: int) -> str:
+    return "".join(random.Random(size).choices(string.ascii_letters + string.digits, k=size))
+
+
+@pytest.mark.parametrize("size", [20_000, 40_000])
+@pytest.mark.parametrize("before", [0, 10_000, 16 * 1024 - 7, 16 * 1024 - 2, 34 * 1024 - 9])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_no_part_of_a_secret_stays_before_a_cut(store: MemoryStore, size: int, before: int, streamed: bool) -> None:
+    secret, log, lines = a_value(size), DeploymentLog(store, 1, limit=10_000_000), Lines()
+    log.hide([Secret(secret), Secret("secret-of-a-usual-size" * 2)])
+    written = f"{'.' * before}{secret} and more of it, for {'long' * 10_000}"
+    for line in [*lines.feed(written.encode() + b"\n")] if streamed else [written]:
+        log.write(line)
+    log.close()
+    (shown,) = texts(store)
+    assert set(shown.partition("…")[0].partition(" and more")[0].replace("[hidden]", "")) <= {"."}
+    assert len(shown) < LINE_LIMIT + 100
+
+
+def test_what_a_stream_cut_short_is_not_cut_again(store: MemoryStore) -> None:
+    log, lines = DeploymentLog(store, 1, limit=10_000_000), Lines()
+    for line in lines.feed(b"x" * 50_000 + b"\n"):
+        log.write(f"web: {line}")
+    log.close()
+    assert texts(store) == [f"web: {'x' * (16 * 1024 - 1)}… [{50_001 - 16 * 1024} more bytes]"]
+
+
+def test_a_secret_with_control_characters_is_hidden(store: MemoryStore) -> None:
+    log, lines = DeploymentLog(store, 1, limit=10_000), Lines()
+    log.hide([Secret("correct\x01horse\x1b[1mbattery")])
+    for line in lines.feed(b"it is correct\x01horse\x1b[1mbattery\n"):
+        log.write(line)
+    log.close()
+    assert texts(store) == ["it is [hidden]"]
+    assert log.clean("it is correct\x01horse\x1b[1mbattery\x00") == "it is [hidden]␀"
 
 
 def test_lines_wait_while_the_database_is_away(store: MemoryStore) -> None:

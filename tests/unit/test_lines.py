@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from branchline.adapters.lines import Lines
+from branchline.domain.printable import printable
 
 
 def split(*chunks: bytes, limit: int = 100) -> list[str]:
@@ -33,6 +34,7 @@ def split(*chunks: bytes, limit: int = 100) -> list[str]:
         ([b"caf\xe9\n"], ["caf�"]),
         ([b"\x1b[1;31mred\x1b[0m\tand\x00 plain\x1b]0;title\x07\n"], ["red\tand plain"]),
         ([b"a\x1b]52;c;never ended\n", b"b\n"], ["a", "b"]),
+        ([b"a\x1b[31\n", b"mb\x1b[3\xc3\xa9\n"], ["a", "mb[3é"]),
         ([], []),
     ],
 )
@@ -42,6 +44,15 @@ def test_lines(chunks: list[bytes], expected: list[str]) -> None:
 
 def test_a_long_line_is_cut_and_says_so() -> None:
     assert split(b"x" * 99 + b"\n" + b"y" * 150 + b"\nz") == ["x" * 99, "y" * 99 + "… [51 more bytes]", "z"]
+
+
+def test_no_half_of_an_escape_sequence_stays_before_a_cut() -> None:
+    assert split(b"key\x1b[31;1mred", limit=8) == ["key… [6 more bytes]"]
+
+
+@given(st.text(alphabet="\x1b[]0;mé \x07\\\x01\n"), st.integers(0, 30))
+def test_what_a_log_shows_of_a_beginning_begins_what_it_shows_of_all(text: str, size: int) -> None:
+    assert printable(text).startswith(printable(text[:size]))
 
 
 def test_a_long_line_is_not_kept_in_memory() -> None:

@@ -157,6 +157,64 @@ def test_trouble_ends_with_the_next_release(world: World, mending: Mending) -> N
     assert events(world) == []
 
 
+FILES = BRIEF + "secrets: files\n"
+
+
+def test_secrets_that_were_removed_are_written_again(world: World, mending: Mending) -> None:
+    live = world.deploy(FILES)
+    world.containers.lose_secrets(world.containers.instances(world.environment)[0], folder=False)
+    mending.mend_all()
+    assert world.containers.missing(world.environment, live.id, {"web": 2, "worker": 1}) == []
+    assert [one.detail for one in events(world)] == [{"put_back": ["the folder of secrets"]}]
+    assert not [call for call in world.containers.calls if call[0] == "restart"], "they see the files again as they are"
+
+
+def test_containers_that_lost_their_secrets_start_anew_one_after_the_other(world: World, mending: Mending) -> None:
+    live = world.deploy(FILES)
+    before = world.containers.instances(world.environment)
+    reached: list[int] = []
+    restart = world.containers.restart
+
+    def looked_at(instance: Instance, grace: float) -> None:
+        reached.append(len(world.proxy.targets(HOST)))
+        assert f"{instance.address}:{instance.port}" not in world.proxy.targets(HOST)
+        restart(instance, grace)
+
+    world.containers.restart = looked_at
+    world.containers.lose_secrets(before[0])
+    for looks in range(1, 6):
+        mending.mend_all()
+        assert len(world.proxy.targets(HOST)) == 2
+        assert len(reached) == min(looks - 1, 3)
+    assert reached == [1, 1, 2], "of two webs there is always one, and nobody is led to the worker"
+    assert [one.detail["put_back"] for one in events(world)] == [
+        ["the folder of secrets"],
+        ["the folder of secrets in web 1"],
+        ["the folder of secrets in web 2"],
+        ["the folder of secrets in worker 1"],
+    ]
+    assert world.containers.instances(world.environment) == before
+    assert (world.serving(), trouble(world)) == ({live.id}, "")
+
+
+def test_where_one_does_not_come_up_again_the_others_run_on(world: World, mending: Mending) -> None:
+    world.deploy(FILES)
+    web, *_ = world.containers.instances(world.environment)
+    world.containers.lose_secrets(web)
+    mending.mend_all()
+    world.containers.programs["serve"] = lambda _: 3
+    for _ in range(3):
+        mending.mend_all()
+    assert [call[1] for call in world.containers.calls if call[0] == "restart"] == [web.name]
+    assert len(world.proxy.targets(HOST)) == 1, "nobody is led to it"
+    assert trouble(world).startswith("The folder of secrets in web 2 is missing, and cannot be put back: web 1 ended")
+    del world.containers.programs["serve"]
+    world.containers.restart(web, 0)
+    for _ in range(2):
+        mending.mend_all()
+    assert (trouble(world), len(world.proxy.targets(HOST))) == ("", 2)
+
+
 def test_nothing_is_mended_while_somebody_deploys(world: World, mending: Mending) -> None:
     world.deploy(BRIEF)
     asked = world.push(BRIEF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,33 @@ def test_each_deployment_has_its_own_until_it_goes(files: SecretFiles, memory: P
     files.remove_all(PLACE)
     assert list(memory.iterdir()) == [memory / "branchline-blue"]
     assert list((memory / "branchline-blue").iterdir()) == []
+
+
+def test_what_somebody_removed_is_noticed(files: SecretFiles) -> None:
+    assert not files.whole(PLACE, 7)
+    folder = files.write(PLACE, 7, {**VALUES, "OF_THE_RELEASE_COMMAND": Secret("three")})
+    files.write(PLACE, 7, VALUES)
+    (folder / "OF_THE_RELEASE_COMMAND").unlink()
+    assert files.whole(PLACE, 7)
+    (folder / "B").unlink()
+    assert not files.whole(PLACE, 7)
+    files.write(PLACE, 7, VALUES)
+    assert files.whole(PLACE, 7)
+    shutil.rmtree(folder)
+    assert not files.whole(PLACE, 7)
+    files.write(PLACE, 8, VALUES)
+    files.remove(PLACE, 7)
+    files.remove(PLACE, 8)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_files_of_before_they_were_listed_count_as_long_as_there_are_any(files: SecretFiles) -> None:
+    folder = files.write(PLACE, 7, VALUES)
+    folder.with_name("d7.names").unlink()
+    assert files.whole(PLACE, 7)
+    for path in folder.iterdir():
+        path.unlink()
+    assert not files.whole(PLACE, 7)
 
 
 def test_they_are_never_written_to_a_disk(tmp_path: Path, memory: Path) -> None:

@@ -89,6 +89,9 @@ def test_a_dry_run_is_plain_hcl(cli: CommandLine) -> None:
         'path "production/data/{{identity.entity.aliases.ACCESSOR_OF_JWT_PRODUCTION.metadata.project}}/env/'
         '{{identity.entity.aliases.ACCESSOR_OF_JWT_PRODUCTION.metadata.env}}" { capabilities = ["read"] }\nEOT\n}\n'
     ) in told
+    assert (
+        "\n# Not among these: an OpenBao takes layers of up to some 500 keys, unless its listener has `max_re" in told
+    )
     assert "# ACCESSOR_OF_JWT_NONPROD and ACCESSOR_OF_JWT_PRODUCTION stand for" in told
 
 
@@ -344,6 +347,7 @@ def test_it_says_what_it_does_and_revokes_the_token(set_up: Any, spoken: Spoken)
     ran = set_up()
     assert ran.status == 0, ran.err
     lines = ran.out.splitlines()
+    assert "max_request_json_strings = 5000" in lines.pop(1)
     assert lines[:4] == [
         "version    1.99.0",
         "made       sys/mounts/nonprod",

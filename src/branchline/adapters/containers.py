@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,18 @@ from branchline.domain.environment import Environment
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.manifest import Limits
 from branchline.layout import Layout
-from branchline.ports import NETWORK, STOPPED, Instance, InstanceState, Interrupt, Log, ServiceSpec
+from branchline.ports import (
+    FOLDER,
+    INSIDE,
+    NETWORK,
+    SECRETS,
+    STOPPED,
+    Instance,
+    InstanceState,
+    Interrupt,
+    Log,
+    ServiceSpec,
+)
 
 _THERE = {"running", "restarting", "paused"}
 
@@ -149,9 +162,9 @@ class DockerContainers:
     @in_our_words
     def missing(self, environment: Environment, deployment: int, services: Mapping[str, int]) -> list[str]:
         """What is not there of a deployment that should be; see ports.Containers."""
+        containers = self._find(environment, deployment, names.KIND_SERVICE)
         found = {
-            (one["Labels"][names.SERVICE], int(one["Labels"][names.REPLICA])): str(one["State"])
-            for one in self._find(environment, deployment, names.KIND_SERVICE)
+            (one["Labels"][names.SERVICE], int(one["Labels"][names.REPLICA])): str(one["State"]) for one in containers
         }
         lacks = [] if self._networks.exists(environment) else [NETWORK]
         for service, replicas in services.items():
@@ -159,7 +172,13 @@ class DockerContainers:
                 state = found.get((service, replica), "")
                 if state not in _THERE:
                     lacks.append(f"{service} {replica}" + (STOPPED if state else ""))
-        return lacks
+        return lacks + self._missing_secrets(environment, deployment, containers)
+
+    @in_our_words
+    def restart(self, instance: Instance, grace: float) -> None:
+        """End a container and start it at its address, with its folders mounted anew; see ports.Containers."""
+        with suppress(NotFound):
+            self._engine.client.restart(instance.name, timeout=math.ceil(grace))
 
     @in_our_words
     def deployments(self, environment: Environment) -> set[int]:
@@ -188,6 +207,23 @@ class DockerContainers:
                 hint="Take `secrets: files` out of the manifest, or run Branchline where the engine runs.",
             )
         return self._files.write(environment, deployment, files)
+
+    def _missing_secrets(
+        self, environment: Environment, deployment: int, containers: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        """Whether secrets' files are gone, and which of the containers look into a folder that was removed."""
+        given = [one for one in containers if any(mount["Destination"] == SECRETS for mount in one["Mounts"])]
+        if not given:
+            return []
+        lacks = [] if self._files.whole(environment, deployment) else [FOLDER]
+        for one in sorted(given, key=lambda one: (one["Labels"][names.SERVICE], int(one["Labels"][names.REPLICA]))):
+            try:
+                process = int(self._engine.client.inspect_container(one["Id"])["State"]["Pid"])
+            except NotFound:
+                continue
+            if process and self._files.lost_to(environment, deployment, process):
+                lacks.append(f"{INSIDE}{one['Labels'][names.SERVICE]} {one['Labels'][names.REPLICA]}")
+        return lacks
 
     def _find(
         self, environment: Environment, deployment: int | None = None, kind: str | None = None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+
+from branchline.domain.printable import cut, printable
 
 LINE_LIMIT = 16 * 1024
 """Bytes of one line that are kept."""
-
-# Colours and cursor movements mean nothing in a log and could fool a terminal; PostgreSQL cannot store a NUL.
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 class Lines:
@@ -59,7 +57,5 @@ class Lines:
         if more:
             whole = next((n for n in range(1, 5) if kept[-n] & 0xC0 != 0x80), 0)  # do not cut a character in two
             kept, more = kept[: len(kept) - whole], more + whole
-        text = kept.decode("utf-8", "replace")
-        if not text.isprintable():
-            text = _CONTROL.sub("", text)
-        return f"{text}… [{more} more bytes]" if more else text
+        text = printable(kept.decode("utf-8", "replace"))
+        return cut(text, more, "bytes") if more else text  # by this mark, redaction knows that a secret may go on

@@ -14,6 +14,11 @@ from branchline.domain.environment import Environment
 from branchline.domain.errors import PlatformBroke
 
 _IN_MEMORY = {"tmpfs", "ramfs"}
+_ROOT = 3
+"""Which field of a line of mountinfo says what is mounted, by its path in its file system."""
+
+_REMOVED = "//deleted"
+"""What Linux adds there to the path of a folder that was removed while it was mounted."""
 
 
 class SecretFiles:
@@ -40,6 +45,7 @@ class SecretFiles:
                 one.mkdir(mode=0o755, exist_ok=True)
             for name, secret in files.items():
                 self._write(folder / check_key(name), secret.reveal())
+            self._write(_listing(folder), "\n".join(files))
         except OSError as error:
             raise PlatformBroke(
                 f"The secrets of {environment.key} cannot be written: {error.strerror}.",
@@ -50,13 +56,31 @@ class SecretFiles:
 
     def remove(self, environment: Environment, deployment: int) -> None:
         """Remove the files of a deployment."""
-        for folder in self._mine():
-            shutil.rmtree(folder / environment.key / f"d{deployment}", ignore_errors=True)
+        for folder in self._folders(environment, deployment):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                _listing(folder).unlink()
 
     def remove_all(self, environment: Environment) -> None:
         """Remove all files of an environment."""
         for folder in self._mine():
             shutil.rmtree(folder / environment.key, ignore_errors=True)
+
+    def whole(self, environment: Environment, deployment: int) -> bool:
+        """Whether the files that were written last for a deployment are all there."""
+        return any(_whole(folder) for folder in self._folders(environment, deployment))
+
+    def lost_to(self, environment: Environment, deployment: int, process: int) -> bool:
+        """Whether a process looks into a deployment's folder that was removed: what is written now it never sees.
+
+        Where the kernel does not tell us about the process, no.
+        """
+        place = f"/{self._name}/{environment.key}/d{deployment}{_REMOVED}"
+        try:
+            mounts = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
+        except OSError:
+            return False
+        return any(len(fields) > _ROOT and fields[_ROOT].endswith(place) for fields in mounts)
 
     def deployments(self, environment: Environment) -> set[int]:
         """The deployments that have files here."""
@@ -84,7 +108,11 @@ class SecretFiles:
         """Our folders, wherever they are: never what somebody else has put in their place."""
         return [folder for root in self._roots if _ours(folder := root / self._name)]
 
-    def _own_folder(self) -> Path:
+    def _folders(self, environment: Environment, deployment: int) -> list[Path]:
+        return [folder / environment.key / f"d{deployment}" for folder in self._mine()]
+
+    def root(self) -> Path:
+        """The one that is used; raises PlatformBroke (`no_memory_folder`)."""
         in_memory = [root for root in self._roots if _in_memory(root)]
         root = next((one for one in in_memory if (one / self._name).exists() or os.access(one, os.W_OK)), None)
         if root is None:
@@ -93,7 +121,10 @@ class SecretFiles:
                 code="no_memory_folder",
                 hint="Secrets as files are never written to a disk: mount a tmpfs at one of them.",
             )
-        folder = root / self._name
+        return root
+
+    def _own_folder(self) -> Path:
+        folder = self.root() / self._name
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         if not _ours(folder):
@@ -114,6 +145,23 @@ class SecretFiles:
         fresh.write_bytes(data)
         fresh.chmod(0o444)
         fresh.replace(path)
+
+
+def _listing(folder: Path) -> Path:
+    """Names the files that belong into a folder; beside it, where containers do not see it."""
+    return folder.with_name(f"{folder.name}.names")
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        there = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    try:
+        wanted = _listing(folder).read_text().split()
+    except OSError:  # removed too, or written before there were any: a folder is made for at least one file
+        return bool(there)
+    return there.issuperset(wanted)
 
 
 def _ours(folder: Path) -> bool:

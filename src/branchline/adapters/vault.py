@@ -70,7 +70,8 @@ def _document(layer: Layer, stored: Stored, version: int | None) -> Document:
         raise PlatformBroke(
             f"Version {version or stored.version} of the config of {layer} is gone from the store.",
             code="config_gone",
-            hint="It was deleted or pruned there. Restore it (`bao kv undelete`), or deploy anew.",
+            hint="It was deleted or pruned there. Deploy anew, or restore what was deleted with `bao kv undelete`; "
+            "`branchline vault login` gets you into the embedded store.",
         )
     return stored.document(layer)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -22,6 +21,8 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout
 
+from branchline.domain.addresses import on_this_machine
+
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 10.0
 _TIMEOUT = Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
@@ -36,20 +37,20 @@ def http_session(url: str) -> requests.Session:
         session.mount(scheme, HTTPAdapter(max_retries=_retries()))
     # Said here, where hvac looks for it: what it is told for a single request does not count beside it.
     session.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
-    session.trust_env = not _on_this_machine(url)  # a proxy of the environment must not see loopback traffic
+    session.trust_env = not on_this_machine(url)  # a proxy of the environment must not see loopback traffic
     return session
 
 
 def quick_session(url: str) -> requests.Session:
     """The same for hvac, with less around each request where the server is on this machine and speaks plain HTTP."""
-    if _on_this_machine(url) and urlsplit(url).scheme == "http":
+    if on_this_machine(url) and urlsplit(url).scheme == "http":
         return _NearbySession(url)
     return http_session(url)
 
 
 def _retries() -> Retry:
-    # Connections refused or a sealed store are mostly a restart: half a second later it is back. Requests that may
-    # have been received are not repeated here.
+    # Connections refused, or a store that is sealed or on standby (503), are mostly a restart: half a second later it
+    # is back. Both mean that nothing was done; what may have been done is not repeated here.
     return Retry(
         total=None,
         connect=3,
@@ -120,11 +121,3 @@ def shown_address(url: str) -> str:
     """The address as errors may show it, without a user's name or password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _on_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,9 @@ from branchline.adapters.vault import VaultConfigWriter
 from branchline.bootstrap import open_store
 from branchline.endpoints import Endpoints
 from branchline.layout import Layout
+from branchline.operations.chores import Chore, Chores
 from branchline.operations.config import Settings as ConfigOfEnvironments
+from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.operations.projects import Environments, Projects
 from branchline.operations.provenance import Provenance
@@ -21,6 +24,9 @@ from branchline.operations.tokens import Tokens
 from branchline.operations.views import Views
 from branchline.settings import Settings
 from branchline.wire import MetricsView
+
+_SETTLE_EVERY = 60.0
+"""Seconds. What became of a change of config whose writer died is in the register a minute or two later."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class ServerPlatform:
     provenance: Provenance
     audit: Audit
     pulse: Pulse
+    chores: Chores
 
     def health(self) -> dict[str, str]:
         """Each part that the server needs: `ok`, or what is wrong with it."""
@@ -45,8 +52,8 @@ class ServerPlatform:
         return self.pulse.metrics()
 
 
-def server_platform(settings: Settings) -> ServerPlatform:
-    """Put the server's operations together."""
+def server_platform(settings: Settings, say: Callable[[str, str], None]) -> ServerPlatform:
+    """Put the server's operations together; `say` is told what went wrong with a chore (its name, a sentence)."""
     layout = Layout.load(settings.home)
     endpoints = Endpoints(settings, layout)
     store = open_store(endpoints, pool=2)
@@ -54,14 +61,16 @@ def server_platform(settings: Settings) -> ServerPlatform:
     views = Views(CaddyProxy(layout, settings).url)
     source = GitSource(layout.git("server"))
     writer = VaultConfigWriter(endpoints.vault, partial(layout.key, "server.pem"))
-    provenance = Provenance(store, gate, writer)
+    ledger = ConfigLedger(store, writer)
+    provenance = Provenance(store, gate, writer, ledger)
     return ServerPlatform(
         tokens=Tokens(store, gate),
         projects=Projects(store, gate, views),
         environments=Environments(store, gate, views, provenance),
         deployments=Deployments(store, gate, views, source, settings.domain),
-        config=ConfigOfEnvironments(store, gate, writer),
+        config=ConfigOfEnvironments(store, gate, writer, ledger),
         provenance=provenance,
         audit=Audit(store, gate),
         pulse=Pulse(store),
+        chores=Chores(store, "server", [Chore("settle-config", _SETTLE_EVERY, ledger.settle_all)], say),
     )

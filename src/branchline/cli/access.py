@@ -12,9 +12,9 @@ import typer
 from branchline import __version__
 from branchline.cli.arguments import Json
 from branchline.cli.client import Client, connect, path
-from branchline.cli.credentials import Access, check_url, is_local, own_platform, store
+from branchline.cli.credentials import Access, check_url, own_platform, store, warn_of_listeners
 from branchline.cli.lazily import wire
-from branchline.cli.render import Style, as_json, facts, is_terminal, moment, note, paint, say, table
+from branchline.cli.render import as_json, facts, is_terminal, moment, note, say, table
 from branchline.domain.access import Role
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput
@@ -38,8 +38,7 @@ def login(
     """
     asked = url or os.environ.get("BRANCHLINE_URL") or _asked_url()
     address = check_url(asked)
-    if address.startswith("http:") and not is_local(address):
-        note(paint("Warning:", Style.WARNING, sys.stderr) + " without https, others on the way can read the token.")
+    warn_of_listeners(address)
     access = Access(address, _token(address))
     with Client(access) as client:
         who = client.get("whoami", wire.WhoAmI)

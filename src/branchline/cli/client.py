@@ -14,7 +14,8 @@ from urllib.parse import quote
 import httpx
 
 from branchline import __version__
-from branchline.cli.credentials import Access, find, is_local
+from branchline.cli.credentials import Access, find
+from branchline.domain.addresses import on_this_machine
 from branchline.domain.errors import (
     BadInput,
     BranchlineError,
@@ -51,7 +52,7 @@ class Client:
 
     def __init__(self, access: Access) -> None:
         self.url = access.url
-        local = is_local(access.url)
+        local = on_this_machine(access.url)
         try:
             self._http = httpx.Client(
                 base_url=f"{access.url}/api/v1/",
@@ -153,7 +154,7 @@ class Client:
             raise BadInput(f"{self.url} is not the address of a platform.", code="bad_url") from error
 
     def _hint(self) -> str:
-        if is_local(self.url):
+        if on_this_machine(self.url):
             return "Is it running? See `branchline status`, or start it with `branchline up`."
         return "Is it running, and the address right? `branchline login` sets another; `branchline status` tells more."
 

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from branchline.cli import config_files, config_origins
-from branchline.cli.arguments import EnvironmentName, Json, Project
+from branchline.cli.arguments import Json, LayerName, Project
 from branchline.cli.client import connect
-from branchline.cli.config_requests import change, where
+from branchline.cli.config_requests import IfVersion, change, counts, where
+from branchline.cli.config_texts import content_of, decoded
 from branchline.cli.lazily import wire_config
 from branchline.cli.render import as_json, counted, note, say, table
-from branchline.domain.config import check_key, check_value
+from branchline.domain.config import MAX_VALUE_BYTES, check_key, check_settable, check_value, too_long
 from branchline.domain.errors import BadInput
 
 app = typer.Typer()
@@ -27,14 +28,12 @@ app.add_typer(config, name="config")
 config.add_typer(config_files.commands)
 config.add_typer(config_origins.commands)
 
-IfVersion = Annotated[
-    int | None,
-    typer.Option("--if-version", min=0, help="Change nothing where its config has another version by now."),
-]
+_LONGEST = MAX_VALUE_BYTES + 5
+"""Bytes that are read of a value: a mark may stand before it, and a newline behind."""
 
 
 @config.command("list")
-def list_(project: Project, environment: EnvironmentName, json: Json = False) -> None:
+def list_(project: Project, environment: LayerName, json: Json = False) -> None:
     """List the keys that are set, each with the layer it comes from.
 
     Values are shown one at a time, by `config get`; production's never are.
@@ -53,11 +52,12 @@ def list_(project: Project, environment: EnvironmentName, json: Json = False) ->
 @config.command()
 def get(
     project: Project,
-    environment: EnvironmentName,
+    environment: LayerName,
     key: Annotated[str, typer.Argument(metavar="KEY", help="Name of the setting.")],
     json: Json = False,
 ) -> None:
     """Print the value of one setting."""
+    check_key(key)
     with connect() as client:
         found = client.get(where(project, environment, "keys", key), wire_config.ConfigValue)
     if json:
@@ -69,7 +69,7 @@ def get(
 @config.command("set")
 def set_(
     project: Project,
-    environment: EnvironmentName,
+    environment: LayerName,
     settings: Annotated[
         list[str],
         typer.Argument(
@@ -93,20 +93,20 @@ def set_(
     changes: dict[str, str | None] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        check_key(key)
+        check_settable(key)
         if key in changes:
             raise BadInput(f"{key} is given twice.", code="given_twice", hint="Give each setting once.")
         value = _value(key, text) if equals else _asked(key)
         check_value(key, value)
         changes[key] = value
-    done = f"Set {counted(len(changes), 'setting')}"
+    done = counts(set_=len(changes))
     change(project, environment, {"changes": changes, "expected_version": if_version}, json=json, done=done)
 
 
 @config.command()
 def unset(
     project: Project,
-    environment: EnvironmentName,
+    environment: LayerName,
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Names of the settings.")],
     hide: Annotated[
         bool, typer.Option("--hide", help="Unset them here even where the environment inherits them.")
@@ -120,24 +120,24 @@ def unset(
     """
     names = [check_key(key) for key in keys]
     body: dict[str, Any] = {"hidden": names} if hide else {"changes": dict.fromkeys(names)}
-    done = f"{'Hid' if hide else 'Removed'} {counted(len(names), 'setting')}"
+    done = counts(hidden=len(names)) if hide else counts(removed=len(names))
     change(project, environment, body | {"expected_version": if_version}, json=json, done=done)
 
 
 def _value(key: str, given: str) -> str:
     """What stands behind `KEY=`: `-` means standard input, `@FILE` a file, anything else itself."""
-    if given == "-":
-        return _text(sys.stdin.buffer.read(), key)
-    if not given.startswith("@"):
+    if given != "-" and not given.startswith("@"):
         return given
     try:
-        return _text(Path(given[1:]).read_bytes(), key)
+        content = content_of(None if given == "-" else Path(given[1:]), _LONGEST, too_long(key))
     except OSError as error:
         raise BadInput(
             f"The file for {key} cannot be read: {error.strerror}.",
             code="file_unreadable",
             hint=f"A value that itself begins with @ comes through standard input: {key}=-",
         ) from None
+    # Without the newline that editors and `echo` put at its end.
+    return decoded(content, f"The value of {key}").removesuffix("\n").removesuffix("\r")
 
 
 def _asked(key: str) -> str:
@@ -148,14 +148,3 @@ def _asked(key: str) -> str:
             hint=f"Write {key}=VALUE, or {key}=- to read it from standard input. `config unset` removes a setting.",
         )
     return str(typer.prompt(f"{key}", hide_input=True, err=True))
-
-
-def _text(content: bytes, key: str) -> str:
-    """Text without the newline that editors and `echo` put at its end."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise BadInput(
-            f"The value of {key} is not text in UTF-8.", code="bad_value", hint="Encode binary values, as base64."
-        ) from None
-    return text.removesuffix("\n").removesuffix("\r")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from branchline.cli.arguments import EnvironmentName, Json, Project
+from branchline.cli.arguments import EnvironmentName, Json, LayerName, Project
 from branchline.cli.client import connect
 from branchline.cli.config_requests import where
 from branchline.cli.deploy import follow_to_end
@@ -22,7 +22,7 @@ _UNKNOWN = "outside of Branchline"
 @commands.command()
 def explain(
     project: Project,
-    environment: EnvironmentName,
+    environment: LayerName,
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="Only this setting.")] = None,
     json: Json = False,
 ) -> None:
@@ -54,8 +54,8 @@ def _row(key: str, origin: wire_config.KeyOrigin) -> tuple[str, ...]:
 @commands.command()
 def diff(
     project: Project,
-    environment: EnvironmentName,
-    other: Annotated[str, typer.Argument(metavar="ENV", help="The environment to compare with.")],
+    environment: LayerName,
+    other: LayerName,
     json: Json = False,
 ) -> None:
     """List the settings in which two environments differ, never their values.
@@ -78,7 +78,7 @@ def diff(
 @commands.command()
 def history(
     project: Project,
-    environment: EnvironmentName,
+    environment: LayerName,
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="Only changes of this setting.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="At the most.")] = 20,
     json: Json = False,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from branchline.cli.render import Style, note, paint
+from branchline.domain.addresses import on_this_machine, server_address
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, BranchlineError, PlatformBroke, Unauthenticated
 from branchline.layout import Layout
@@ -63,30 +65,14 @@ def _known(environ: Mapping[str, str]) -> Iterator[Access]:
 
 def check_url(url: str) -> str:
     """Return a platform's address without a slash at its end; raise BadInput (`bad_url`) for anything else."""
-    url = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or any(ord(letter) < 33 for letter in url):
-        raise BadInput(
-            f"{url[:100]!r} is not the address of a platform.",
-            code="bad_url",
-            hint="Write it like https://branchline.example.com or http://127.0.0.1:8700.",
-        )
-    if parts.username or parts.password:
-        raise BadInput(
-            "The platform's address carries a user name or password.",
-            code="bad_url",
-            hint="Give the address alone; the token is asked for separately.",
-        )
-    return url
+    hint = "Write it like https://branchline.example.com or http://127.0.0.1:8700."
+    return server_address(url, of="a platform", code="bad_url", hint=hint)
 
 
-def is_local(url: str) -> bool:
-    """Whether the address is on this machine, so that nobody can listen in between."""
-    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+def warn_of_listeners(url: str) -> None:
+    """Tell on standard error where a token would travel in the clear."""
+    if url.startswith("http:") and not on_this_machine(url):
+        note(paint("Warning:", Style.WARNING, sys.stderr) + " without https, others on the way can read the token.")
 
 
 def credentials_file(environ: Mapping[str, str] = os.environ) -> Path:

@@ -79,11 +79,15 @@ def _config(found: wire.EnvironmentView) -> str | None:
         return None
     if status.trouble:
         return f"unknown: {status.trouble}"
+    apply = f"`branchline config apply {found.project} {found.name}`"
+    if gone := [f"version {one.live} of {one.layer}" for one in status.layers if one.gone]:
+        are = "is" if len(gone) == 1 else "are"
+        return f"{', '.join(gone)} {are} gone: what is live cannot be mended or repeated; {apply} deploys anew"
     if not status.behind:
         return "up to date"
     behind = ", ".join(f"{one.layer} {one.live} of {one.newest}" for one in status.layers if one.live != one.newest)
     keys = f" ({', '.join(status.keys)})" if status.keys else ""
-    return f"behind: {behind}{keys}; `branchline config apply {found.project} {found.name}` deploys it"
+    return f"behind: {behind}{keys}; {apply} deploys it"
 
 
 @env.command("open")

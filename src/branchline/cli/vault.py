@@ -1,21 +1,22 @@
-"""`vault`: makes a Vault of one's own ready for the platform on this machine, for its operator."""
+"""`vault`: for operators, of a Vault of one's own that the platform is to use, or of the embedded OpenBao."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import Annotated
 
 import typer
 
-from branchline.cli.credentials import is_local
-from branchline.cli.render import Style, counted, note, paint, say
+from branchline.cli.credentials import warn_of_listeners
+from branchline.cli.render import counted, note, say
 from branchline.cli.stack import own_settings
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput
 
 app = typer.Typer()
-vault = typer.Typer(help="Use a Vault of your own instead of the embedded OpenBao.", no_args_is_help=True)
+vault = typer.Typer(help="Use a Vault of your own, or get into the embedded OpenBao.", no_args_is_help=True)
 app.add_typer(vault, name="vault")
 
 STDIN = "-"
@@ -57,14 +58,37 @@ def setup(
             hint="`branchline vault setup --address URL`",
         )
     url = external_vault.check_address(asked)
-    if url.startswith("http:") and not is_local(url):
-        note(paint("Warning:", Style.WARNING, sys.stderr) + " without https, others on the way can read the token.")
+    warn_of_listeners(url)
     written = external_vault.set_up(settings, url, _token(token), _tell, keep_token=keep_token)
     say(f"{counted(written, 'path')} written." if written else "Nothing had to be changed.")
     if keep_token:
         note("The token was not revoked: it is as good as before.")
     if settings.vault_url.rstrip("/") != url:
         note(f'To use it: vault_url = "{url}" in {settings.home / "settings.toml"}, then `branchline stop` and `up`.')
+
+
+@vault.command()
+def login(
+    export: Annotated[
+        bool, typer.Option("--export", help="Log in, and print the address and the token as lines for a shell.")
+    ] = False,
+) -> None:
+    """Get into the embedded OpenBao as its operator, to mend what can only be mended there.
+
+    For whoever may read the platform's keys. The token may do everything, for five minutes, and is printed only with
+    --export, for `eval`: there it does not stay on a screen.
+    """
+    from branchline.stack import operator_login  # noqa: PLC0415 other commands do without
+
+    settings = own_settings()
+    address = operator_login.address_of(settings)
+    if not export:
+        say(address)
+        note('To log in, for five minutes: eval "$(branchline vault login --export)"')
+        return
+    token = operator_login.log_in(settings)
+    say(f"export BAO_ADDR={shlex.quote(address)}")
+    say(f"export BAO_TOKEN={shlex.quote(token.reveal())}")
 
 
 def _token(given: str | None) -> Secret:

@@ -70,6 +70,31 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_platforms(key: str) -> bool:
+    """Whether containers are told this by the platform itself, whatever a config says."""
+    return key == "PORT" or key.startswith("BRANCHLINE_")
+
+
+def check_settable(key: str) -> str:
+    """Return `key` if a config may set it; raise BadInput (`bad_key`, `platforms_key`) otherwise."""
+    if is_platforms(check_key(key)):
+        raise BadInput(
+            f"The platform writes {key} itself.",
+            code="platforms_key",
+            hint="Take it out: what a config says of it would reach no container.",
+        )
+    return key
+
+
+def too_long(key: str) -> BadInput:
+    """The error for a value that no process could be given."""
+    return BadInput(
+        f"The value of {key} is too long for an environment variable.",
+        code="bad_value",
+        hint="The limit is 128 KiB; put larger things into a file or a bucket.",
+    )
+
+
 def check_value(key: str, value: str) -> Secret:
     """Return `value` as a secret if a process can receive it; raise BadInput otherwise (never showing it)."""
     if "\x00" in value:
@@ -83,9 +108,5 @@ def check_value(key: str, value: str) -> Secret:
             f"The value of {key} is not text in UTF-8.", code="bad_value", hint="Encode binary values, as base64."
         ) from None
     if size >= MAX_VALUE_BYTES - len(key) - 2:
-        raise BadInput(
-            f"The value of {key} is too long for an environment variable.",
-            code="bad_value",
-            hint="The limit is 128 KiB; put larger things into a file or a bucket.",
-        )
+        raise too_long(key)
     return Secret(value)

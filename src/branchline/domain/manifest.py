@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from branchline.domain.config import is_platforms
 from branchline.domain.environment import DEVELOP, Inherits
 from branchline.domain.names import ENVIRONMENT_KEY, NAME
 from branchline.domain.values import Command, Duration, Port, Prefix, Share, Size
@@ -243,7 +244,7 @@ class Manifest(Part):
     secrets: Literal["environment", "files"] = Field(
         "environment",
         description="How containers get the config and their databases' URLs: as environment variables, or as files in "
-        "/run/secrets, which are in memory and never on a disk.",
+        "/run/secrets, which are in memory (the machine's swap, if it has any, should be off or encrypted).",
     )
     environments: dict[Name, EnvironmentRule] = Field(
         default_factory=lambda: {"develop": EnvironmentRule(on=On(branch="develop"))}, min_length=1
@@ -272,9 +273,9 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _config_fits(self) -> Self:
-        written = {database.variable for database in self.databases.values()} | {"PORT"}
+        written = {database.variable for database in self.databases.values()}
         for key in (*self.config.required, *self.config.optional):
-            if key in written or key.startswith("BRANCHLINE_"):
+            if key in written or is_platforms(key):
                 raise ValueError(f"the platform writes {key} itself: take it out of config")
         return self
 

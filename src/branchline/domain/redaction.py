@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
+from branchline.domain.printable import CUT, printable
+
 MASK = "[hidden]"
 SHORTEST_VALUE = 4
 """Shorter values (`1`, `80`, `on`) are not hidden: they are in every other line, and no secret has three characters."""
@@ -17,25 +19,48 @@ SHORTEST_LINE = 8
 """Shorter lines of a value of several lines are not hidden: they are `{`, `fi` or an empty line."""
 
 _URL_PASSWORD = re.compile(r"://[^\s:/@]*:([^\s/]+)@")
+_URL_PASSWORD_CUT = re.compile(r"://[^\s:/@]*:([^\s/]+)\Z")
+
+# The base64 of a long value is wrapped, and no line has all of it. It is known by pieces of twelve signs, of which
+# every fourth is remembered: whatever has fifteen signs of it has one of them.
+_PIECE = 12
+_STEP = 4
+_KNOWN = _PIECE + _STEP - 1
+_SIGNS = re.compile(rf"[A-Za-z0-9+/_-]{{{_KNOWN},}}")
+_LAST_SIGNS = re.compile(r"(?<!\S)([A-Za-z0-9+/_-]{4,})={0,2}\s*\Z")  # builders put words before each line
+_NARROWEST_WRAP = 64
+_URL_SAFE = str.maketrans("+/", "-_")
 
 
 class Redactor:
     """Replaces secrets in single lines by `[hidden]`.
 
     Hidden are: each value as it is; its lines, if it has several; what base64 makes of it, alone or within something
-    longer; and it as URLs, JSON, Python and shells write it. The password in any URL is hidden without being known.
-    Not hidden are values shorter than `SHORTEST_VALUE`, blank ones, and those that are a part of `[hidden]` itself.
+    longer, wrapped or not; it as URLs, JSON, Python and shells write it; and all this without control characters.
+    Where a line was cut, what a secret may begin with is hidden as well. The password in any URL is hidden without
+    being known. Not hidden are values shorter than `SHORTEST_VALUE`, blank ones, and those that are a part of
+    `[hidden]` itself.
     """
 
     def __init__(self) -> None:
         self._needles: frozenset[str] = frozenset()
         self._beginnings: frozenset[str] = frozenset()
+        self._pieces: frozenset[str] = frozenset()
+        self._ends: frozenset[str] = frozenset()
 
     def hide(self, values: Iterable[str]) -> None:
         """From now on these values are hidden, besides those of earlier calls."""
-        forms = frozenset(form for value in values for form in _forms(value) if form not in MASK)
-        self._beginnings |= {form[:SHORTEST_VALUE] for form in forms}  # first: a line may come in between
+        values = set(values)
+        raw = {form for value in values for form in _forms(value)}
+        forms = {shown for form in raw for shown in (form, printable(form)) if _is_worth_hiding(shown)}
+        cores = {core for value in values for whole in _wholes(value) for core in _base64_cores(whole)}
+        pieces = {core[at : at + _PIECE] for core in cores for at in range(0, len(core) - _PIECE + 1, _STEP)}
+        ends = {core[-size:] for core in cores for size in range(SHORTEST_VALUE, min(len(core) + 1, _KNOWN))}
+        # Beginnings first: a line may come in between.
+        self._beginnings |= {text[:SHORTEST_VALUE] for texts in (forms, pieces, ends) for text in texts}
         self._needles |= forms
+        self._pieces |= pieces
+        self._ends |= ends
 
     def redact(self, text: str) -> str:
         """The line without any secret."""
@@ -46,10 +71,8 @@ class Redactor:
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where secrets are; again and again, since a cover may complete another secret."""
         if "://" in text:
-            for match in _URL_PASSWORD.finditer(text):
-                if match[1] != MASK:
-                    yield match.span(1)
-        # Hundreds of needles, and hardly a line that holds one: ask for all of their beginnings at once.
+            yield from (match.span(1) for match in _URL_PASSWORD.finditer(text) if match[1] != MASK)
+        # Thousands of needles and pieces, and hardly a line that holds one: ask for all of their beginnings at once.
         windows = [text[at : at + SHORTEST_VALUE] for at in range(len(text) - SHORTEST_VALUE + 1)]
         if not self._beginnings.isdisjoint(windows):
             for needle in self._needles:
@@ -57,6 +80,41 @@ class Redactor:
                 while start >= 0:
                     yield start, start + len(needle)
                     start = text.find(needle, start + 1)
+            yield from self._wrapped(text)
+        if "… [" in text:
+            for mark in CUT.finditer(text):
+                yield from self._begun(text, mark.start(), shortest=1)
+                if (match := _URL_PASSWORD_CUT.search(text, 0, mark.start())) and match[1] != MASK:
+                    yield match.span(1)
+
+    def _wrapped(self, text: str) -> Iterator[tuple[int, int]]:
+        """Pieces of secrets in base64 that goes on in the next line, or comes from the one before."""
+        for match in _SIGNS.finditer(text):
+            start, end = match.span()
+            for at in range(start, end - _PIECE + 1):
+                if text[at : at + _PIECE] in self._pieces:
+                    yield max(start, at - _STEP + 1), min(end, at + _PIECE + _STEP - 1)
+        if last := _LAST_SIGNS.search(text):
+            start, end = last.span(1)
+            for size in range(SHORTEST_VALUE, _KNOWN):
+                if text[start : start + size] in self._ends:
+                    yield start, start + size
+            if end - start >= _NARROWEST_WRAP:
+                yield from self._begun(text, end, shortest=SHORTEST_VALUE)
+
+    def _begun(self, text: str, end: int, shortest: int) -> Iterator[tuple[int, int]]:
+        """What stands before `end` and begins a secret: for each the longest that is not shorter than `shortest`."""
+        done = end - len(text[:end].rpartition(MASK)[2])
+        for needle in self._needles:
+            head = needle[:SHORTEST_VALUE]
+            at = text.find(head, max(done, end - len(needle)), end)
+            while at >= 0 and not needle.startswith(text[at:end]):
+                at = text.find(head, at + 1, end)
+            if at < 0:
+                sizes = (size for size in range(SHORTEST_VALUE - 1, shortest - 1, -1) if size <= end - done)
+                at = next((end - size for size in sizes if head.startswith(text[end - size : end])), -1)
+            if at >= 0:
+                yield at, end
 
 
 def _cover(text: str, spans: list[tuple[int, int]]) -> str:
@@ -76,26 +134,36 @@ def _cover(text: str, spans: list[tuple[int, int]]) -> str:
     return "".join([*pieces, text[done:]])
 
 
+def _is_worth_hiding(form: str) -> bool:
+    bare = form.strip()
+    return form not in MASK and (len(bare) >= SHORTEST_VALUE or bool(bare and len(form) >= SHORTEST_LINE))
+
+
+def _wholes(value: str) -> set[str]:
+    """A value that is encoded as a whole, with and without the blanks around it; none if it is too short."""
+    bare = value.strip()
+    return {value, bare} if len(bare) >= SHORTEST_VALUE else set()
+
+
 def _forms(value: str) -> Iterator[str]:
     """All that must not be seen of a value."""
-    bare = value.strip()
-    if len(bare) >= SHORTEST_VALUE:
-        for whole in {value, bare}:
-            yield whole
-            yield from (form for form in _encodings(whole) if len(form) >= SHORTEST_VALUE)
-    elif bare and len(value) >= SHORTEST_LINE:
-        yield value
-    lines = [line.strip() for line in bare.splitlines()]
-    if len(lines) > 1:
-        yield from (line for line in lines if len(line) >= SHORTEST_LINE)
+    yield value
+    for whole in _wholes(value):
+        for form in (whole, *_encodings(whole)):
+            yield form
+            yield from _lines(form)
+
+
+def _lines(form: str) -> Iterator[str]:
+    """The longer lines of several: what Python takes for a line, and what a log does."""
+    for lines in (form.splitlines(), re.split(r"[\r\n]", form)):
+        if len(lines) > 1:
+            yield from (bare for line in lines if len(bare := line.strip()) >= SHORTEST_LINE)
 
 
 def _encodings(value: str) -> Iterator[str]:
+    yield from _base64_cores(value)
     data = value.encode(errors="surrogatepass")
-    for shift in range(3):
-        core = _base64_core(data, shift)
-        yield core
-        yield core.translate(str.maketrans("+/", "-_"))
     for safe in ("", "/", "!'()*", "/:@!$&'()*+,;=~"):
         escaped = quote(data, safe=safe)
         yield escaped
@@ -110,7 +178,11 @@ def _encodings(value: str) -> Iterator[str]:
     yield re.sub(r"[^\w@%+=:,./-]", lambda match: "\\" + match[0], value)
 
 
-def _base64_core(data: bytes, shift: int) -> str:
-    """The signs of base64 that these bytes alone decide, where `shift` bytes of something else precede them."""
-    encoded = base64.b64encode(bytes(shift) + data).decode()
-    return encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
+def _base64_cores(value: str) -> Iterator[str]:
+    """The signs of base64 that these bytes alone decide, where 0, 1 or 2 bytes of something else precede them."""
+    data = value.encode(errors="surrogatepass")
+    for shift in range(3):
+        encoded = base64.b64encode(bytes(shift) + data).decode()
+        core = encoded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
+        yield core
+        yield core.translate(_URL_SAFE)

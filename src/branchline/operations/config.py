@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 
 from branchline.domain.access import Actor, Permission, config_permission
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.config import Config, check_key, check_value
+from branchline.domain.config import Config, check_key, check_settable, check_value
 from branchline.domain.environment import usually_inherits
 from branchline.domain.errors import BadInput, NotFound
 from branchline.domain.layers import COMMON, HIDDEN, Change, Keys, Layer, answering, layers_of, resolve
+from branchline.domain.meant import looks_like_production, perhaps_meant
 from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
 from branchline.ports import ConfigWriter
@@ -20,11 +21,11 @@ from branchline.wire_config import ConfigKeys, ConfigValue, ConfigValues, Config
 class Settings:
     """The config of environments. Where an environment is asked for, COMMON may stand: the project's own layer."""
 
-    def __init__(self, store: Store, gate: Gate, writer: ConfigWriter) -> None:
+    def __init__(self, store: Store, gate: Gate, writer: ConfigWriter, ledger: ConfigLedger) -> None:
         self._store = store
         self._gate = gate
         self._writer = writer
-        self._ledger = ConfigLedger(store, writer)
+        self._ledger = ledger
 
     def keys(self, actor: Actor, project: str, environment: str) -> ConfigKeys:
         """Which keys are set, each with the layer that answers for it."""
@@ -55,13 +56,15 @@ class Settings:
         return ConfigValue(key=key, value=config[key].reveal(), layer=layer.name, version=config.versions[layer.path])
 
     def export(self, actor: Actor, project: str, environment: str, *, own: bool = False) -> ConfigValues:
-        """All values of an environment, or of its own layer alone; refused for production."""
+        """All values of an environment, or of its own layer alone with what that hides; refused for production."""
         layers = self._layers(actor, Permission.CONFIG_READ, project, environment)
-        config = resolve([self._writer.read(layer) for layer in (layers[-1:] if own else layers)])
+        documents = [self._writer.read(layer) for layer in (layers[-1:] if own else layers)]
+        config = resolve(documents)
         self._told(actor, project, environment, sorted(config))
         return ConfigValues(
             versions=_by_name(config),
             values={key: config[key].reveal() for key in sorted(config)},
+            hidden=sorted(_keys_of(documents[0].entries, 0).hidden) if own else [],
         )
 
     def change(
@@ -76,18 +79,37 @@ class Settings:
         """Set keys, hide what lies beneath, or with None take keys out again. The next deployment takes it up.
 
         Raises BadInput: `key_inherited` where a key to be taken out is set beneath only, `nothing_beneath` where
-        there is nothing that could be hidden.
+        there is nothing that could be hidden, `platforms_key` where no container would get the value, and
+        `unknown_environment` where there is none of a name that looks like production's.
         """
         own = Layer(project, environment)
         layers = self._layers(actor, config_permission(own.tier), project, environment)
         checked: dict[str, Change] = {
-            check_key(key): None if value is None else check_value(key, value) for key, value in changes.items()
+            check_key(key): None if value is None else check_value(check_settable(key), value)
+            for key, value in changes.items()
         }
         checked |= {check_key(key): HIDDEN for key in hidden}
-        self._check_beneath(layers, checked)
         with self._store.transaction() as records:
             known = records.projects.get(project)
-        return ConfigVersion(version=self._ledger.write(actor.name, known, own, checked, expected_version))
+            there = {COMMON, *(one.name for one in records.environments.of(project))}
+        if own.name not in there and looks_like_production(own.name):
+            self._check_leaving(own, checked)
+        self._check_beneath(layers, checked)
+        return ConfigVersion(
+            version=self._ledger.write(actor.name, known, own, checked, expected_version),
+            environment_exists=own.name in there,
+            perhaps_meant="" if own.name in there else perhaps_meant(own.name, there - {COMMON}),
+        )
+
+    def _check_leaving(self, own: Layer, changes: Mapping[str, Change]) -> None:
+        """What once came to lie under a name for production's can be taken out, but nothing can be added."""
+        if any(change is not None for change in changes.values()) or not self._writer.keys(own).version:
+            raise BadInput(
+                f"{own.project} has no environment {own.name}, and production is called otherwise.",
+                code="unknown_environment",
+                hint=f"Did you mean production? What is set for {own.name} lies in {own.tier}, where developers can "
+                "read it. If an environment is really to be called so, deploy to it first.",
+            )
 
     def _check_beneath(self, layers: tuple[Layer, ...], changes: Mapping[str, Change]) -> None:
         *beneath, own = layers

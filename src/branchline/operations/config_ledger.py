@@ -39,7 +39,7 @@ class ConfigLedger:
         """Change a layer, check-and-set; return its version.
 
         Without an expected version, what others do to other keys meanwhile is kept. Raises Conflict
-        (`config_changed`) and what the store raises; nothing was written then.
+        (`config_changed`) and what the store raises; nothing was written then, unless it is PlatformBroke.
         """
         self.settle(layer)
         give_up = time.monotonic() + _PATIENCE
@@ -53,8 +53,9 @@ class ConfigLedger:
             time.sleep(random.uniform(0.005, 0.1))  # noqa: S311 spreads writers out, guards nothing
 
     def _write(self, actor: str, project: Project, layer: Layer, changes: Mapping[str, Change], base: int) -> int:
+        keys = {key: _done(one) for key, one in changes.items()}
         with self._store.transaction() as records:
-            begun = records.config.begin(project, layer, base, actor, {key: _done(one) for key, one in changes.items()})
+            begun = records.config.begin(project, layer, base, actor, keys)
         try:
             version = self._writer.write(layer, changes, base)
         except PlatformBroke:
@@ -66,9 +67,13 @@ class ConfigLedger:
         with self._store.transaction() as records:
             if version == base:
                 records.config.forget(begun)
-            else:
-                known = {change.id: change for change in records.config.of(layer)}
-                self._end(records, known.get(begun), version)
+                return version
+            ended = records.config.end(begun, version)
+            if ended is None and all(one.version != version for one in records.config.of(layer)):
+                # It took so long that whoever settled took us for dead.
+                ended = records.config.end(records.config.begin(project, layer, base, actor, keys), version)
+            if ended is not None:
+                self._tell(records, ended)
         return version
 
     def versions(self, layer: Layer) -> list[tuple[Written, ConfigChange | None]]:
@@ -78,41 +83,62 @@ class ConfigLedger:
             known = {change.version: change for change in records.config.of(layer)}
         return [(one, _made_by(known.get(one.version), one)) for one in self._writer.versions(layer)]
 
+    def settle_all(self) -> None:
+        """Settle every layer that needs it, so that the register lacks no change for long. Raises PlatformBroke."""
+        for layer in {change.layer for change in self._unsettled()}:
+            self.settle(layer)
+
     def settle(self, layer: Layer) -> None:
         """Find out what became of changes whose writer was killed, or was given no answer."""
-        with self._store.transaction() as records:
-            left = [change for change in records.config.of(layer) if change.version is None]
-        now = datetime.now(UTC)
-        if not any(now - change.at > _UNDER_WAY for change in left):
+        if not any(change.layer == layer for change in self._unsettled()):
             return
         written = {one.version: one for one in self._writer.versions(layer)}
         with self._store.transaction() as records:
-            known = records.config.of(layer)
-            made = {change.version for change in known}
-            left = [change for change in known if change.version is None]
-            for change in left:
-                if now - change.at <= _UNDER_WAY:
-                    continue
-                one = written.get(change.base + 1)
-                rivals = sum(other.base == change.base for other in left) > 1
-                if one and change.base + 1 not in made and not rivals and _made_by(change, one):
-                    self._end(records, change, one.version)
-                else:
-                    records.config.forget(change.id)
+            made = {
+                change.version
+                for change in records.config.of(layer)
+                if _made_by(change, written.get(change.version or 0))
+            }
+            left = [change for change in records.config.unfinished() if change.layer == layer]
+            for base in sorted({change.base for change in left}):
+                rivals = [change for change in left if change.base == base]
+                one = None if base + 1 in made else written.get(base + 1)
+                if all(_is_over(change) for change in rivals):
+                    self._settle(records, rivals, one)
 
-    def _end(self, records: Records, change: ConfigChange | None, version: int) -> None:
-        """Note what a change made, once, with its line in the register."""
-        if change is None or not records.config.end(change.id, version):
-            return  # somebody who settled has found it out before us
+    def _unsettled(self) -> list[ConfigChange]:
+        with self._store.transaction() as records:
+            return [change for change in records.config.unfinished() if _is_over(change)]
+
+    def _settle(self, records: Records, rivals: list[ConfigChange], made: Written | None) -> None:
+        """Of those who wrote onto one version the store has let in one, or none."""
+        able = [change for change in rivals if _made_by(change, made)]
+        if made is not None and len(rivals) == len(able) == 1:
+            if (ended := records.config.end(rivals[0].id, made.version)) is not None:
+                self._tell(records, ended)
+            return
+        forgotten = [records.config.forget(change.id) for change in rivals]
+        if made is not None and able and any(forgotten):
+            layer, names = rivals[0].layer, sorted({change.actor for change in able})
+            detail = {"version": made.version, "by_one_of": names}
+            records.register.add(AuditEvent(Kind.CONFIG_CHANGED, "platform", layer.project, layer.name, detail=detail))
+
+    def _tell(self, records: Records, change: ConfigChange) -> None:
+        """The change's line in the register."""
         keys = {done: sorted(key for key, what in change.keys.items() if what is done) for done in Done}
         layer = change.layer
-        detail = {"version": version, **{str(done): keys[done] for done in Done}}
+        detail = {"version": change.version, **{str(done): keys[done] for done in Done}}
         records.register.add(AuditEvent(Kind.CONFIG_CHANGED, change.actor, layer.project, layer.name, detail=detail))
 
 
-def _made_by(change: ConfigChange | None, written: Written) -> ConfigChange | None:
+def _is_over(change: ConfigChange) -> bool:
+    """Whether nobody can be at it any more."""
+    return datetime.now(UTC) - change.at > _UNDER_WAY
+
+
+def _made_by(change: ConfigChange | None, written: Written | None) -> ConfigChange | None:
     """The change, unless the version of its number is another store's, or was made when nobody was at it."""
-    return change if change and abs(change.at - written.at) < _APART else None
+    return change if change and written and abs(change.at - written.at) < _APART else None
 
 
 def _done(change: Change) -> Done:

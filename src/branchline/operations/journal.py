@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 
 from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke
+from branchline.domain.printable import cut
 from branchline.domain.redaction import Redactor
 from branchline.records import Store
 
-LINE_LIMIT = 16 * 1024
+LINE_LIMIT = 17 * 1024
+"""Characters of one line that are kept: a little more than of the lines of a stream, which are not cut twice."""
 TAIL_LINES = 200
 _RECENT_LINES = 20
 _FLUSH_SECONDS = 0.1
@@ -67,15 +69,19 @@ class DeploymentLog:
     def clean(self, text: str) -> str:
         """A text without secrets, and without what a database cannot store."""
         with self._lock:
-            return self._redactor.redact(text.replace("\x00", "␀").encode(errors="replace").decode())
+            return self._redactor.redact(text).replace("\x00", "␀").encode(errors="replace").decode()
 
     def write(self, line: str) -> None:
         """Add one line."""
         with self._lock:
-            # Redacting before the cut, lest half a secret stays; but not all of a line that nobody will read.
-            text = self._redactor.redact(line.rstrip("\r\n")[: 2 * LINE_LIMIT])
+            # Redacting before the cut, lest half a secret stays; but not all of a line that nobody will read, of
+            # which the mark says that it went on: a secret that reaches beyond it is hidden as well.
+            text = line.rstrip("\r\n")
+            if (more := len(text) - 2 * LINE_LIMIT) > 0:
+                text = cut(text[: 2 * LINE_LIMIT], more, "characters")
+            text = self._redactor.redact(text)
             if len(text) > LINE_LIMIT:
-                text = f"{text[:LINE_LIMIT]}… [{len(line) - LINE_LIMIT} more characters]"
+                text = cut(text[:LINE_LIMIT], len(line) - LINE_LIMIT, "characters")
             if text.strip():
                 self._recent.append(text)
             if self.muted:

@@ -21,7 +21,7 @@ from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
 from branchline.operations.scene import Scene
 from branchline.operations.traffic import routes
-from branchline.ports import NETWORK, STOPPED, Containers, Instance, Proxy
+from branchline.ports import INSIDE, NETWORK, STOPPED, Containers, Instance, Proxy
 from branchline.records import Records, Store
 
 EVERY = 10.0
@@ -91,6 +91,7 @@ class Mending:
         self._tier = tier
         self._log_limit = log_limit
         self._known: dict[int, _Live] = {}
+        self._unwell: dict[int, tuple[Instance, BranchlineError]] = {}
 
     def chore(self) -> Chore:
         """What a runner should do again and again."""
@@ -160,8 +161,10 @@ class Mending:
             except BranchlineError as error:
                 # A container's own words may be in it, and a container knows secrets.
                 why = log.clean(f"{error.sentence} {error.hint}")
+                unwell, _ = self._unwell.get(live.deployment.id, (None, None))
                 with suppress(BranchlineError):  # where somebody is left to lead users to
-                    self._lead(place, live, self._containers.instances(place, live.deployment.id), fence)
+                    instances = self._containers.instances(place, live.deployment.id)
+                    self._lead(place, live, [one for one in instances if one != unwell], fence)
                 self._note_trouble(place, live, f"{_listed(lacks)}, and cannot be put back: {why}")
                 return
             log.muted = False
@@ -174,7 +177,8 @@ class Mending:
         wanted = {name: service.deploy.replicas for name, service in live.manifest.services.items()}
         lacks = self._containers.missing(place, live.deployment.id, wanted)
         if lacks:
-            return lacks
+            # Containers that look into a removed folder still serve: one after the other, when all else is there.
+            return [one for one in lacks if not one.startswith(INSIDE)] or lacks[:1]
         leads_to = routes(live.manifest, self._containers.instances(place, live.deployment.id))
         whole = self._proxy.leads(place, live.hostnames, leads_to)
         return [] if whole or self._proxy.leads(place, self._own(place, live), leads_to) else [_ROUTES]
@@ -200,6 +204,9 @@ class Mending:
 
     def _put_back(self, scene: Scene, live: _Live, fence: Fence, lacks: list[str]) -> None:
         place, number = scene.environment, live.deployment.id
+        if lacks[0].startswith(INSIDE):
+            self._start_anew(scene, live, fence, lacks[0].removeprefix(INSIDE))
+            return
         if NETWORK in lacks:  # what was stopped in it cannot start in another
             self._containers.stop(place, number, _STOP)
         if lacks != [_ROUTES]:
@@ -209,6 +216,30 @@ class Mending:
         missed = {lack.removesuffix(STOPPED) for lack in lacks}
         fresh = [one for one in instances if NETWORK in lacks or f"{one.service} {one.replica}" in missed]
         self._health.await_all(fresh, live.manifest.services, scene.log, scene.stop)
+        self._lead(place, live, instances, fence)
+
+    def _start_anew(self, scene: Scene, live: _Live, fence: Fence, title: str) -> None:
+        """Start one container again, while the others of its service have its users.
+
+        Raises what kept the one before it from becoming healthy, as long as that one is not: else the same would befall
+        one after the other until nobody is left.
+        """
+        place, number, services = scene.environment, live.deployment.id, live.manifest.services
+        before, why = self._unwell.get(number, (None, None))
+        if before and why and self._health.sick(before, services[before.service]):
+            raise why
+        instances = self._containers.instances(place, number)
+        (instance,) = [one for one in instances if f"{one.service} {one.replica}" == title]
+        others = [one for one in instances if one != instance]
+        if any(one.service == instance.service for one in others):
+            self._lead(place, live, others, fence)
+        self._containers.restart(instance, services[instance.service].stop_grace_period)
+        try:
+            self._health.await_all([instance], services, scene.log, scene.stop)
+        except BranchlineError as error:
+            self._unwell = {**self._unwell, number: (instance, error)}
+            raise
+        self._unwell.pop(number, None)
         self._lead(place, live, instances, fence)
 
     def _lead(self, place: Environment, live: _Live, instances: list[Instance], fence: Fence) -> None:

@@ -6,7 +6,7 @@ from branchline.config_records import Done
 from branchline.domain.access import Actor, Permission
 from branchline.domain.config import check_key
 from branchline.domain.environment import Environment, Tier, inherited_by
-from branchline.domain.errors import NotFound, PlatformBroke
+from branchline.domain.errors import BadInput, NotFound, PlatformBroke
 from branchline.domain.layers import Keys, Layer, answering, layers_of, pinned, resolve
 from branchline.operations.config import layers_in
 from branchline.operations.config_ledger import ConfigLedger
@@ -26,11 +26,11 @@ from branchline.wire_config import (
 class Provenance:
     """What is known of config besides its values."""
 
-    def __init__(self, store: Store, gate: Gate, writer: ConfigWriter) -> None:
+    def __init__(self, store: Store, gate: Gate, writer: ConfigWriter, ledger: ConfigLedger) -> None:
         self._store = store
         self._gate = gate
         self._writer = writer
-        self._ledger = ConfigLedger(store, writer)
+        self._ledger = ledger
 
     def explain(self, actor: Actor, project: str, environment: str, key: str | None = None) -> list[KeyExplanation]:
         """For each key, or one: the layer that answers, and what lies hidden beneath."""
@@ -73,7 +73,16 @@ class Provenance:
         return history[:limit]
 
     def diff(self, actor: Actor, project: str, left: str, right: str) -> list[ConfigDifference]:
-        """The keys in which two environments differ. Production's values cannot be compared with anything."""
+        """The keys in which two environments differ. Production's values cannot be compared with anything.
+
+        Raises BadInput (`same_environment`) where they are one.
+        """
+        if left == right:
+            raise BadInput(
+                f"{left} cannot be compared with itself.",
+                code="same_environment",
+                hint=f"`branchline env list {project}` shows the environments that there are.",
+            )
         sides = []
         for environment in (left, right):
             layers = self._layers(actor, project, environment)
@@ -116,11 +125,13 @@ class Provenance:
         versions, keys = [], set()
         for layer in layers:
             newest, before = self._writer.keys(layer).version, live.get(layer, 0)
-            versions.append(LayerVersion(layer=layer.name, live=before, newest=newest))
-            if newest != before:
-                for written, change in self._ledger.versions(layer):
-                    if change and before < written.version:
-                        keys |= set(change.keys)
+            known = self._ledger.versions(layer) if newest or before else []
+            # Deleted, destroyed, pruned, or of a store that was replaced: then its numbers begin anew.
+            gone = before > 0 and not any(one.version == before and one.there for one, _ in known)
+            versions.append(LayerVersion(layer=layer.name, live=before, newest=newest, gone=gone))
+            for written, change in known:
+                if change and before < written.version:
+                    keys |= set(change.keys)
         behind = any(one.live != one.newest for one in versions)
         return ConfigStatus(behind=behind, layers=versions, keys=sorted(keys))
 

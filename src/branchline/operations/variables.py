@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from branchline.domain.config import Config, Secret
+from branchline.domain.config import MAX_VALUE_BYTES, Config, Secret
 from branchline.domain.environment import inherited_by
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import Service
 from branchline.operations.scene import Scene
 from branchline.ports import SECRETS, ConfigReader, Databases
+
+_MOST_BYTES = 3 * 1024**2 // 2
+"""Linux gives a process a quarter of its stack's limit, mostly 2 MiB, for arguments and variables together. The rest is
+for what the image, the platform and the databases add, and for a pointer to each."""
 
 
 def of_platform(scene: Scene) -> dict[str, Secret]:
@@ -42,10 +46,13 @@ class Variables:
     def config_to_pin(self, scene: Scene) -> dict[str, int]:
         """The versions of the config's layers that the deployment should pin: the newest, unless an attempt has.
 
-        Raises DeploymentFailed (`config_missing`) that names all keys which the manifest requires and it lacks.
+        Raises DeploymentFailed: `config_missing` that names all keys which the manifest requires and it lacks,
+        `config_too_large` where no process could be given that much.
         """
         config = self._newest_or_pinned(scene)
         _check_there(scene, config, scene.manifest.config.required, "take it out of `config.required` in the manifest")
+        for name, service in scene.manifest.services.items():
+            _check_size(name, _variables(scene, service, config))
         return config.versions
 
     def of(self, scene: Scene, service: Service | None = None) -> Given:
@@ -59,17 +66,17 @@ class Variables:
             for name, database in scene.manifest.databases.items()
         }
         scene.log.hide([*config.values(), *urls.values()])
-        defaults = {key: Secret(value) for key, value in scene.manifest.config.optional.items()}
-        plain = {key: Secret(value) for key, value in service.environment.items()} if service else {}
         told = {"BRANCHLINE_RELEASE": Secret(scene.release), **of_platform(scene)}
         if service and service.port:
             told["PORT"] = Secret(str(service.port))
         if scene.manifest.secrets == "environment":
-            return Given({**urls, **defaults, **plain, **config, **told}, {})
+            return Given({**urls, **_variables(scene, service, config), **told}, {})
         # A program looks for a key in one place, whether somebody has set it or its default holds.
-        beneath = {key: value for key, value in {**urls, **defaults}.items() if key not in plain}
-        variables = {key: value for key, value in plain.items() if key not in config}
-        return Given({**variables, **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, {**beneath, **config})
+        plain = service.environment if service else {}
+        beneath = {key: value for key, value in {**urls, **_defaults(scene)}.items() if key not in plain}
+        return Given(
+            {**_variables(scene, service, config), **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, {**beneath, **config}
+        )
 
     def for_build(self, scene: Scene) -> dict[str, Secret]:
         """The secrets that the manifest names for the build; hidden from the log from now on.
@@ -96,6 +103,37 @@ class Variables:
             pinned = records.deployments.get(scene.deployment.id).config
         beneath = inherited_by(scene.manifest, scene.environment.name)
         return self._config.read(replace(scene.environment, inherits=beneath), pinned)
+
+
+def _defaults(scene: Scene) -> dict[str, Secret]:
+    return {key: Secret(value) for key, value in scene.manifest.config.optional.items()}
+
+
+def _variables(scene: Scene, service: Service | None, config: Config) -> dict[str, Secret]:
+    """The variables of a service, or of the release command, but for what platform and databases tell."""
+    plain = {key: Secret(value) for key, value in service.environment.items()} if service else {}
+    if scene.manifest.secrets == "environment":
+        return {**_defaults(scene), **plain, **config}
+    return {key: value for key, value in plain.items() if key not in config}
+
+
+def _check_size(service: str, variables: Mapping[str, Secret]) -> None:
+    """What the kernel would refuse at the start is refused here, while nothing has been touched yet."""
+    sizes = {key: len(key) + len(value.reveal().encode()) + 2 for key, value in variables.items()}
+    for key, size in sizes.items():
+        if size >= MAX_VALUE_BYTES:
+            raise DeploymentFailed(
+                f"The value of {key} for {service} is too long for an environment variable.",
+                code="config_too_large",
+                hint="The limit is 128 KiB; put larger things into a file or a bucket.",
+            )
+    if (size := sum(sizes.values())) > _MOST_BYTES:
+        raise DeploymentFailed(
+            f"The environment variables of {service} would have {size // 1024} KiB, more than a process can be given.",
+            code="config_too_large",
+            hint=f"Write `secrets: files` into the manifest: the config then comes as files. Variables may have "
+            f"{_MOST_BYTES // 1024} KiB together.",
+        )
 
 
 def _check_there(scene: Scene, config: Config, keys: Sequence[str], otherwise: str) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from branchline.ports.basics import Interrupt, Log
 from branchline.ports.config import ConfigReader, ConfigWriter, Written
 from branchline.ports.containers import (
+    FOLDER,
+    INSIDE,
     NETWORK,
     SECRETS,
     STOPPED,
@@ -25,6 +27,8 @@ from branchline.ports.source import Revision, Source
 from branchline.ports.traffic import Proxy, Route, Traffic
 
 __all__ = [
+    "FOLDER",
+    "INSIDE",
     "NETWORK",
     "SECRETS",
     "STOPPED",

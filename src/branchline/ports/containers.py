@@ -59,6 +59,8 @@ SECRETS = "/run/secrets"
 
 NETWORK = "the network"
 STOPPED = " (stopped)"
+FOLDER = "the folder of secrets"
+INSIDE = f"{FOLDER} in "
 
 
 class Containers(Protocol):
@@ -127,9 +129,17 @@ class Containers(Protocol):
         """
 
     def missing(self, environment: Environment, deployment: int, services: Mapping[str, int]) -> list[str]:
-        """What is not there of a deployment that should be: NETWORK, `web 2`, `web 1` STOPPED.
+        """What is not there of a deployment that should be: NETWORK, `web 2`, `web 1` STOPPED, FOLDER, INSIDE `web 1`.
 
-        `services` says how many replicas each has. A container that Docker starts again after a crash is there.
+        `services` says how many replicas each has. A container that Docker starts again after a crash is there. FOLDER
+        stands for secrets' files that were removed, which `start` writes; INSIDE for a container that runs on with what
+        was removed in their place: it finds them again after `restart`.
+        """
+
+    def restart(self, instance: Instance, grace: float) -> None:
+        """SIGTERM a container, SIGKILL after `grace` seconds, and start it at its address; one that is gone stays so.
+
+        Crashes until then do not count any more.
         """
 
     def deployments(self, environment: Environment) -> set[int]:

@@ -30,7 +30,9 @@ def main() -> int:
         listen = settings.server_listen or f"127.0.0.1:{Layout.load(settings.home).ports.server}"
         # before anything else: where the port is taken, nothing has been touched
         listener = web.bind(listen)
-        web.serve(server_platform(settings), listener, settings.home)
+        platform = server_platform(settings, lambda chore, why: log.warning("chore undone", chore=chore, reason=why))
+        platform.chores.begin()
+        web.serve(platform, listener, settings.home)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         log.error("cannot_run", code="bad_settings", sentence=f"The settings are not right: {wrong}.")  # noqa: TRY400

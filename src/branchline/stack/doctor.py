@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from branchline.adapters.image_build import find_builder
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.errors import BranchlineError
 from branchline.layout import Layout
 from branchline.settings import Settings
@@ -26,6 +27,10 @@ from branchline.stack.part import NotReady, last_line
 LEAST_GIT = (2, 30)
 LEAST_FREE_BYTES = 2_000_000_000
 LEAST_FREE_SHARE = 0.05
+SHARED = Path("/dev/shm")  # noqa: S108
+FIRST_PERSON = 1000
+"""Users with lower numbers are the system's own."""
+REMOVE_IPC = re.compile(r"^\s*RemoveIPC\s*=\s*(\S+)", re.MULTILINE)
 PASSWORD_IN_URL = re.compile(r"://[^/\s]*:[^/\s]*@")
 
 
@@ -54,6 +59,7 @@ def examine(settings: Settings, credentials: Collection[Path] = ()) -> list[Find
         _builder(),
         _git(),
         *_keys(settings, layout, credentials),
+        *_secrets(layout),
         *_audit(settings, layout),
         *_ports(settings, layout),
         _gateway(settings, layout),
@@ -149,6 +155,45 @@ def _keys(settings: Settings, layout: Layout, credentials: Collection[Path]) -> 
         yield Finding("keys", True, "all there, and private")
 
 
+def _secrets(layout: Layout) -> Iterator[Finding]:
+    try:
+        root = SecretFiles(layout.instance).root()
+    except BranchlineError as error:
+        return iter([Finding("secrets", False, error.sentence, error.hint)])
+    return memory(root, os.geteuid())
+
+
+def memory(root: Path, user: int, machine: Path = Path("/")) -> Iterator[Finding]:
+    """Whether secrets that are files below `root` stay there, and in memory; of `machine`, its files are looked at."""
+    if root == SHARED and user >= FIRST_PERSON and _removes_ipc(machine):
+        yield Finding(
+            "secrets",
+            False,
+            f"those that are files lie in {root}, which is emptied when user {user} logs out",
+            "Write RemoveIPC=no into /etc/systemd/logind.conf and restart systemd-logind, "
+            "or run the platform as a user of the system.",
+        )
+    else:
+        yield Finding("secrets", True, f"those that are files lie in memory, in {root}")
+    with contextlib.suppress(OSError):
+        areas = [line.split()[0] for line in (machine / "proc/swaps").read_text().splitlines()[1:]]
+        if on_disk := [area for area in areas if not area.startswith("/dev/zram")]:
+            text = f"swap is on ({', '.join(on_disk)}): what is in memory can reach the disk"
+            yield Finding("swap", True, text, "Switch it off (`swapoff -a`), unless it is encrypted.")
+
+
+def _removes_ipc(machine: Path) -> bool:
+    """Whether systemd's logind removes what a person leaves in shared memory, as it does unless it is told not to."""
+    if not (machine / "run/systemd/system").is_dir():
+        return False
+    settings = [machine / "etc/systemd/logind.conf", *sorted((machine / "etc/systemd/logind.conf.d").glob("*.conf"))]
+    said = ""
+    for path in settings:
+        with contextlib.suppress(OSError):
+            said = (REMOVE_IPC.findall(path.read_text()) or [said])[-1]
+    return said.lower() not in {"no", "n", "false", "f", "off", "0"}
+
+
 def _audit(settings: Settings, layout: Layout) -> Iterator[Finding]:
     """OpenBao writes down who reads what. Nothing is said where it does not answer: that is said of it as a part."""
     for part in parts_of(settings, layout):
@@ -211,7 +256,7 @@ def _disks(layout: Layout) -> Iterator[Finding]:
 
 
 def _clock(layout: Layout) -> Finding:
-    """Tokens live for a minute: a clock that was set back makes them invalid."""
+    """Tokens for the config store live for seconds: a clock that was set back makes them invalid."""
     ledger = Ledger(layout.run)
     entries = [*ledger.entries(), *filter(None, [ledger.read(SUPERVISOR)])]
     ahead = max((entry.since for entry in entries), default=0.0) - time.time()

@@ -6,14 +6,15 @@ The operator's door is left out: whoever runs that Vault lets us in with a token
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 from branchline.adapters.vault_admin import VaultAdmin
+from branchline.domain.addresses import server_address
 from branchline.domain.config import Secret
-from branchline.domain.errors import BadInput, BranchlineError, Conflict, PlatformBroke, Refused
+from branchline.domain.errors import BranchlineError, Conflict, PlatformBroke, Refused
 from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import vault_hcl
+from branchline.stack.openbao import JSON_STRINGS
 from branchline.stack.openbao_rules import MOUNTS, TIERS, rotated, rules
 from branchline.stack.vault_setup import Mounted, Outcome, Request, Vault, bring_about, mounted
 
@@ -25,6 +26,7 @@ _HEAD = """\
 # What `branchline vault setup` writes, to OpenBao and to HashiCorp's Vault alike, where it is not so already.
 # Each block is a POST of its values, as JSON, to /v1/ and its path; `bao write` and `vault write` do the same.
 """
+_LIMIT = f"an OpenBao takes layers of up to some 500 keys, unless its listener has `{JSON_STRINGS}`"
 _ACCESSORS = """\
 # {names} stand for what the server calls these mounts:
 # `bao auth list` and `vault auth list` show it as their accessor. Only a policy with the right one opens anything.
@@ -36,19 +38,8 @@ _ALLOWED = """\
 
 def check_address(address: str) -> str:
     """Return the address without a slash at its end; raise BadInput (`bad_address`) where it is none of a Vault."""
-    address = address.strip().rstrip("/")
-    try:
-        parts = urlsplit(address)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or parts.query or parts.fragment or "@" in parts.netloc or any(ord(letter) < 33 for letter in address):
-        raise BadInput(
-            "That is not the address of a Vault.",
-            code="bad_address",
-            hint="Write it like https://vault.example.com:8200, without a user's name.",
-        )
-    return address
+    hint = "Write it like https://vault.example.com:8200."
+    return server_address(address, of="a Vault", code="bad_address", hint=hint)
 
 
 def script(settings: Settings) -> str:
@@ -61,7 +52,7 @@ def script(settings: Settings) -> str:
     allowed = vault_hcl.policy(_needed(requests))
     return "\n".join(
         [
-            _HEAD + _ACCESSORS.format(names=" and ".join(names)),
+            _HEAD + _ACCESSORS.format(names=" and ".join(names)) + f"# Not among these: {_LIMIT}.\n",
             _ALLOWED + "".join(f"#   {line}\n" for line in allowed.splitlines()),
             *(vault_hcl.written(path, data) for path, data in requests),
         ]
@@ -79,12 +70,11 @@ def set_up(
     """Write what is missing or different, then revoke the token; return how many paths were written.
 
     `tell` hears what became of each path. What fails leaves the token good, and can be repeated. Raises BadInput
-    (`bad_token`), Conflict (`mount_in_the_way`, `policy_in_the_way`: nothing was changed), Refused
+    (`bad_address`, `bad_token`), Conflict (`mount_in_the_way`, `policy_in_the_way`: nothing was changed), Refused
     (`vault_token_refused`), and PlatformBroke where there are no keys or the Vault does not work.
     """
     layout = _layout(settings)
     vault = VaultAdmin(check_address(address), token)
-    tell("version", vault.greet())
     outcomes: list[Outcome] = []
 
     def count(outcome: Outcome, path: str) -> None:
@@ -92,6 +82,8 @@ def set_up(
         tell(outcome, path)
 
     try:
+        tell("version", vault.greet())
+        tell("note", _LIMIT)  # nothing that can be asked for says how it is there
         there = mounted(vault)
         _check_rights(vault, there, _requests(layout), keep_token)
         _check_policies(vault, there)

@@ -21,6 +21,9 @@ from branchline.stack.part import GO_LEAN, NotReady, Part, plain_environment
 from branchline.stack.process import Command, User
 from branchline.wire_config import MAX_KEYS
 
+JSON_STRINGS = f"max_request_json_strings = {2 * MAX_KEYS + 1000}"
+"""What a listener needs for layers of as many keys as one request may change: keys count, and so do values."""
+
 LARGEST_AUDIT = 100_000_000
 KEPT_AUDITS = 10
 """A read of config takes 3 kB of it: eleven files of this size hold some 350 000 reads."""
@@ -124,7 +127,7 @@ storage "raft" {{
 listener "tcp" {{
   address = "127.0.0.1:{ports.openbao}"
   tls_disable = true
-  max_request_json_strings = {2 * MAX_KEYS + 1000}
+  {JSON_STRINGS}
 }}
 seal "static" {{
 {self._seal()}}}

@@ -118,7 +118,7 @@ def arrange(server: str, layout: Layout) -> None:
     """
     operators: Request = ("auth/jwt-operator/config", _keys(layout, "operator"))
     bring_about(
-        _Operator(server, _log_in(server, layout)),
+        _Operator(server, log_in_as_operator(server, layout)),
         MOUNTS,
         lambda accessors: [operators, *rules(layout, accessors)],
         rotated=rotated(layout),
@@ -130,7 +130,7 @@ def ask_as_operator(server: str, layout: Layout, path: str, data: Mapping[str, A
 
     Raises NotReady where it does not take that (yet).
     """
-    return _ask(server, path, _log_in(server, layout), data)
+    return _ask(server, path, log_in_as_operator(server, layout), data)
 
 
 def rules(layout: Layout, accessors: Mapping[str, str]) -> list[Request]:
@@ -164,7 +164,11 @@ def _keys(layout: Layout, name: str) -> dict[str, Any]:
     return {"jwt_validation_pubkeys": list(dict.fromkeys(public)), "jwt_supported_algs": ["ES256"]}
 
 
-def _log_in(server: str, layout: Layout) -> str:
+def log_in_as_operator(server: str, layout: Layout) -> str:
+    """A token for five minutes of the operator's rights at `host:port`. Raises NotReady where it is not given.
+
+    Raises PlatformBroke (`key_unreadable`) for whoever may not read the operator's key.
+    """
     from joserfc import jwt  # noqa: PLC0415 a fifth of a second, for a login that is rarely needed
     from joserfc.jwk import ECKey  # noqa: PLC0415
 

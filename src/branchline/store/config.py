@@ -25,8 +25,8 @@ class SqlConfigChanges:
         )
         return int(self._db.execute(new.returning(t.config_change.c.id)).scalar_one())
 
-    def end(self, change: int, version: int) -> bool:
-        """Note the version that it made; whether nobody had done so before.
+    def end(self, change: int, version: int) -> ConfigChange | None:
+        """Note the version that it made; return it, unless somebody has noted or forgotten it before.
 
         Another change of this version was made in a store that is no more.
         """
@@ -34,26 +34,33 @@ class SqlConfigChanges:
         same = sa.tuple_(t.config_change.c.project_id, t.config_change.c.layer).in_(mine)
         other = t.config_change.c.id != change
         self._db.execute(t.config_change.delete().where(same, other, t.config_change.c.version == version))
-        open_ = (t.config_change.c.id == change) & t.config_change.c.version.is_(None)
-        return bool(self._db.execute(t.config_change.update().where(open_).values(version=version)).rowcount)
+        if not self._db.execute(t.config_change.update().where(_open(change)).values(version=version)).rowcount:
+            return None
+        return self._found(t.config_change.c.id == change)[0]
 
-    def forget(self, change: int) -> None:
-        """It was refused: nothing was written."""
-        open_ = (t.config_change.c.id == change) & t.config_change.c.version.is_(None)
-        self._db.execute(t.config_change.delete().where(open_))
+    def forget(self, change: int) -> bool:
+        """It was refused: nothing was written. Whether nobody has noted or forgotten it before."""
+        return bool(self._db.execute(t.config_change.delete().where(_open(change))).rowcount)
+
+    def unfinished(self) -> list[ConfigChange]:
+        """Those of all layers that did not end, oldest first."""
+        return self._found(t.config_change.c.version.is_(None))[::-1]
 
     def of(self, layer: Layer) -> list[ConfigChange]:
         """Newest first, those that did not end included."""
+        return self._found(t.project.c.name == layer.project, t.config_change.c.layer == layer.name)
+
+    def _found(self, *conditions: sa.ColumnElement[bool]) -> list[ConfigChange]:
         query = (
-            sa.select(t.config_change)
+            sa.select(t.config_change, t.project.c.name.label("project"))
             .join_from(t.config_change, t.project)
-            .where(t.project.c.name == layer.project, t.config_change.c.layer == layer.name)
+            .where(*conditions)
             .order_by(t.config_change.c.id.desc())
         )
         return [
             ConfigChange(
                 id=row.id,
-                layer=layer,
+                layer=Layer(row.project, row.layer),
                 base=row.base,
                 version=row.version,
                 actor=row.actor,
@@ -62,3 +69,7 @@ class SqlConfigChanges:
             )
             for row in self._db.execute(query)
         ]
+
+
+def _open(change: int) -> sa.ColumnElement[bool]:
+    return (t.config_change.c.id == change) & t.config_change.c.version.is_(None)

@@ -135,6 +135,7 @@ config_change = sa.Table(
     sa.Column("keys", JSONB, nullable=False),
     sa.Column("at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
     sa.UniqueConstraint("project_id", "layer", "version"),
+    sa.Index("config_change_open_idx", "id", postgresql_where=sa.text("version IS NULL")),
 )
 
 log_line = sa.Table(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Path, Query, status
 
-from branchline.server.api import BIGGEST_ID, EnvironmentName, ProjectName, router
+from branchline.server.api import EnvironmentName, ProjectName, router
 from branchline.server.auth import CurrentActor, Operations
 from branchline.wire import DeploymentView
 from branchline.wire_config import (
@@ -18,6 +18,7 @@ from branchline.wire_config import (
     ConfigValue,
     ConfigValues,
     ConfigVersion,
+    ExpectedVersion,
     KeyExplanation,
     NewConfigValue,
 )
@@ -26,9 +27,6 @@ api = router("/projects/{project}/environments/{environment}/config", "config")
 
 Key = Annotated[str, Path(max_length=1000, description="Name of the environment variable.")]
 OneKey = Annotated[str | None, Query(max_length=1000, description="Only this key.")]
-ExpectedVersion = Annotated[
-    int | None, Query(ge=0, le=BIGGEST_ID, description="Refuse (409) where the config has another version by now.")
-]
 
 
 @api.get("", operation_id="config.keys", summary="Which keys are set, without their values")
@@ -73,7 +71,7 @@ def delete(
     project: ProjectName,
     environment: EnvironmentName,
     key: Key,
-    expected_version: ExpectedVersion = None,
+    expected_version: Annotated[ExpectedVersion, Query()] = None,
 ) -> ConfigVersion:
     return platform.config.change(actor, project, environment, {key: None}, (), expected_version)
 
