@@ -229,7 +229,7 @@ def test_secrets_as_files_are_in_memory_and_gone_with_the_deployment(
     folder = Path(mount["Source"])
     kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=True).stdout
     assert kind == "tmpfs\n"
-    assert [one.stat().st_mode & 0o777 for one in (folder.parents[1], folder / "ANSWER")] == [0o700, 0o444]
+    assert [one.stat().st_mode & 0o777 for one in (folder.parents[2], folder / "ANSWER")] == [0o700, 0o444]
     read = ["python3", "-c", "import os; os.setuid(65534); print(open('/run/secrets/ANSWER').read())"]
     assert docker_containers.probe_command(instance, read, 10) == (True, "hunter-two-42")
     written = ["python3", "-c", "open('/run/secrets/ANSWER', 'w')"]
@@ -253,7 +253,41 @@ def test_secrets_as_files_are_in_memory_and_gone_with_the_deployment(
     assert docker_containers.missing(environment, 1, {"web": 1}) == [FOLDER]
 
     docker_containers.stop(environment, 1, 0)
-    assert list(folder.parent.iterdir()) == []
+    assert not folder.parent.exists()
+
+
+def test_services_and_commands_find_their_own_secrets_and_no_others(
+    docker_containers: DockerContainers,
+    environment: Environment,
+    start: Callable[..., list[Instance]],
+    web: ServiceSpec,
+) -> None:
+    given = {
+        "web": {"A": Secret("1"), "LEVEL": Secret("info")},
+        "other": {"A": Secret("2")},
+        "none": {},
+        "without": None,
+    }
+    look = ("python3", "-c", "import os; print(sorted(os.listdir('/run/secrets')))")
+    log = FakeLog()
+    files = {"A": Secret("3"), "LEVEL": Secret("info")}
+    docker_containers.run(environment, "release", 1, web.image, look, {}, Limits(), log, FakeInterrupt(), files)
+    assert log.last == "['A', 'LEVEL']"
+    started = start(environment, 1, *(replace(web, name=name, files=files) for name, files in given.items()))
+    found = {one.service: docker_containers.probe_command(one, look, 10)[1] for one in started}
+    assert "No such file" in found.pop("without")
+    assert found == {"web": "['A', 'LEVEL']", "other": "['A']", "none": "[]"}
+    value = ("python3", "-c", "print(open('/run/secrets/A').read())")
+    assert {
+        docker_containers.probe_command(one, value, 10)[1] for one in started if one.service in {"web", "other"}
+    } == {
+        "1",
+        "2",
+    }
+    (folder,) = Path("/run").glob(f"branchline-*/{environment.key}/d1")
+    assert {path.name for path in folder.iterdir() if path.is_dir()} > {"service-web", "command-release"}
+    docker_containers.forget_run(environment, "release", 1)
+    assert not (folder / "command-release").exists()
 
 
 def test_no_port_is_published_logs_are_bounded_and_crashes_mended(

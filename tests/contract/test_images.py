@@ -14,6 +14,7 @@ import pytest
 
 from branchline.adapters.images import DockerImages
 from branchline.adapters.registry import RegistryArchive
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, BranchlineError, Cancelled, DeploymentFailed, PlatformBroke
 from branchline.ports import ImageArchive, Images
@@ -82,12 +83,12 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         return
     registry = request.getfixturevalue("registry")
     archive = RegistryArchive(registry.endpoint, registry.reclaim_command(), registry.command().environment)
-    images = DockerImages(None, registry.endpoint)
+    images = DockerImages(None, registry.endpoint, SecretFiles("bltest"))
     api = request.getfixturevalue("docker_api")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         port = taken.getsockname()[1]
-        away = DockerImages(None, f"127.0.0.1:{port}")
+        away = DockerImages(None, f"127.0.0.1:{port}", SecretFiles("bltest"))
         used: list[str] = []
 
         def use(name: str) -> None:

@@ -132,7 +132,7 @@ class FakeContainers:
             self.networks.add(_owner(environment))
             self._check_room(environment, deployment, services)
             before = set(self.containers)
-            if any(spec.files for spec in services):
+            if any(spec.files is not None for spec in services):
                 self._folders.setdefault((_owner(environment), deployment), object())
                 self._emptied.discard((_owner(environment), deployment))
             for spec in services:
@@ -278,10 +278,10 @@ class FakeContainers:
 
     def _run(self, container: FakeContainer) -> None:
         spec, number = container.spec, container.instance.deployment
-        container.folder = self._folders.get((container.owner, number)) if spec.files else None
+        container.folder = self._folders.get((container.owner, number)) if spec.files is not None else None
         container.state = replace(container.state, running=True, exit_code=None, restarts=0)
         program = self.programs.get(spec.command[0])
-        call = Call(spec.command, _plain(spec.variables), container.output.append, _plain(spec.files))
+        call = Call(spec.command, _plain(spec.variables), container.output.append, _plain(spec.files or {}))
         status = program(call) if program else None
         if status is not None:
             self.crash(container.instance, status)

@@ -14,6 +14,7 @@ from docker import APIClient
 
 from branchline.adapters.containers import DockerContainers
 from branchline.adapters.images import DockerImages
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.manifest import Limits
@@ -100,7 +101,7 @@ def patiently(attempt: Callable[[], _T]) -> tuple[_T, list[PlatformBroke]]:
 def built(engine: PrivateEngine, folder: Path, dockerfile: str, log: FakeLog) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "Dockerfile").write_text(dockerfile)
-    images = DockerImages(engine.host, "127.0.0.1:1")
+    images = DockerImages(engine.host, "127.0.0.1:1", SecretFiles("bltest"))
     return images.build(
         folder, dockerfile="Dockerfile", target=None, args={}, tag="built:1", labels={}, log=log, stop=GO_ON
     )

@@ -13,6 +13,7 @@ import pytest
 from docker import APIClient
 
 from branchline.adapters.images import DockerImages
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.config import Secret
 from branchline.domain.environment import Environment, Inherits, Tier
 from branchline.domain.errors import PlatformBroke
@@ -46,7 +47,7 @@ def test_a_registry_without_room_says_so_and_takes_the_image_when_there_is_some(
     (tmp_path / "noise").write_bytes(os.urandom(3 * MEGABYTE))
     with small_disk(layout.home / "registry", "8M") as disk:
         part = Registry(layout, first_start.account())
-        images, log = DockerImages(None, part.endpoint), FakeLog()
+        images, log = DockerImages(None, part.endpoint, SecretFiles("bltest")), FakeLog()
         with running(part, layout.log):
             image = images.build(
                 tmp_path, dockerfile="Dockerfile", target=None, args={}, tag=tag, labels={}, log=log, stop=GO_ON

@@ -18,6 +18,7 @@ import pytest
 from docker import APIClient
 
 from branchline.adapters.images import DockerImages
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.config import Secret
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke
 from branchline.stack.registry import Registry
@@ -45,7 +46,7 @@ def api() -> Iterator[APIClient]:
 def images(api: APIClient, registry: Registry, tmp_path: Path) -> DockerImages:
     """The adapter, with a CA bundle that nobody may find in an image."""
     (tmp_path / "ca.crt").write_text("very-private-bundle\n")
-    return DockerImages(None, registry.endpoint, tmp_path / "ca.crt", lambda: tmp_path)
+    return DockerImages(None, registry.endpoint, SecretFiles(INSTANCE), tmp_path / "ca.crt")
 
 
 @pytest.fixture
@@ -168,8 +169,10 @@ def test_a_build_ends_with_a_killed_runner(tmp_path: Path, registry: Registry) -
     script = f"""
 from pathlib import Path
 from branchline.adapters.images import DockerImages
+from branchline.adapters.secret_files import SecretFiles
 from tests.fakes.log import FakeInterrupt, FakeLog
-DockerImages(None, "{registry.endpoint}").build(Path("{tmp_path}/c"), dockerfile="Dockerfile", target=None, args={{}},
+images = DockerImages(None, "{registry.endpoint}", SecretFiles("{INSTANCE}"))
+images.build(Path("{tmp_path}/c"), dockerfile="Dockerfile", target=None, args={{}},
     tag="{INSTANCE}:killed", labels={{}}, log=FakeLog(), stop=FakeInterrupt())
 """
     runner = subprocess.Popen([sys.executable, "-c", script])
@@ -184,7 +187,7 @@ DockerImages(None, "{registry.endpoint}").build(Path("{tmp_path}/c"), dockerfile
 
 def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
-    away = DockerImages(f"unix://{tmp_path}/no.sock", "127.0.0.1:1")
+    away = DockerImages(f"unix://{tmp_path}/no.sock", "127.0.0.1:1", SecretFiles(INSTANCE))
     with pytest.raises(PlatformBroke) as caught:
         away.build(
             tmp_path, dockerfile="Dockerfile", target=None, args={}, tag="x", labels={}, log=FakeLog(), stop=GO_ON
@@ -211,7 +214,7 @@ def test_a_base_image_whose_registry_is_away(build: Build) -> None:
 def test_a_registry_that_wants_a_password(build: Build) -> None:
     image = build("FROM scratch\nCOPY file /\n")
     with server(401) as address:
-        closed = DockerImages(None, address.removeprefix("http://"))
+        closed = DockerImages(None, address.removeprefix("http://"), SecretFiles(INSTANCE))
         with pytest.raises(PlatformBroke) as caught:
             closed.publish(image, "shop", "1", FakeLog(), GO_ON)
     assert caught.value.code == "registry_refused"
@@ -221,7 +224,7 @@ def test_a_push_can_be_cancelled(build: Build) -> None:
     """The registry takes connections and says nothing: only `stop` ends that."""
     image = build("FROM scratch\nCOPY file /\n")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        slow = DockerImages(None, f"127.0.0.1:{silent.getsockname()[1]}")
+        slow = DockerImages(None, f"127.0.0.1:{silent.getsockname()[1]}", SecretFiles(INSTANCE))
         began = time.monotonic()
         with pytest.raises(Cancelled):
             slow.publish(image, "shop", "1", FakeLog(), FakeInterrupt(after=0.5))

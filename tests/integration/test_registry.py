@@ -10,6 +10,7 @@ import pytest
 
 from branchline.adapters.images import DockerImages
 from branchline.adapters.registry import RegistryArchive
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.errors import PlatformBroke
 from branchline.stack.registry import Registry
 from tests.fakes.log import FakeInterrupt, FakeLog
@@ -22,7 +23,7 @@ LABELS = {"branchline.instance": f"blt{os.getpid()}-registry"}
 
 @pytest.fixture
 def images(registry: Registry) -> Iterator[DockerImages]:
-    made = DockerImages(None, registry.endpoint)
+    made = DockerImages(None, registry.endpoint, SecretFiles("bltest"))
     yield made
     forget(made)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -35,14 +34,14 @@ def files(memory: Path) -> SecretFiles:
 
 def code(files: SecretFiles, values: dict[str, Secret] = VALUES) -> str:
     with pytest.raises(PlatformBroke) as caught:
-        files.write(PLACE, 7, values)
+        files.write(PLACE, 7, "service-web", values)
     assert caught.value.hint
     return caught.value.code
 
 
 def test_each_deployment_has_its_own_until_it_goes(files: SecretFiles, memory: Path) -> None:
-    first, second = files.write(PLACE, 7, VALUES), files.write(PLACE, 8, VALUES)
-    assert first == files.write(PLACE, 7, VALUES)
+    first, second = files.write(PLACE, 7, "service-web", VALUES), files.write(PLACE, 8, "service-web", VALUES)
+    assert first == files.write(PLACE, 7, "service-web", VALUES)
     assert {path.name: path.read_text() for path in second.iterdir()} == {"A": "one", "B": "two"}
     assert files.deployments(PLACE) == {7, 8}
     files.remove(PLACE, 7)
@@ -53,43 +52,51 @@ def test_each_deployment_has_its_own_until_it_goes(files: SecretFiles, memory: P
     assert list((memory / "branchline-blue").iterdir()) == []
 
 
-def test_what_somebody_removed_is_noticed(files: SecretFiles) -> None:
-    assert not files.whole(PLACE, 7)
-    folder = files.write(PLACE, 7, {**VALUES, "OF_THE_RELEASE_COMMAND": Secret("three")})
-    files.write(PLACE, 7, VALUES)
-    (folder / "OF_THE_RELEASE_COMMAND").unlink()
-    assert files.whole(PLACE, 7)
-    (folder / "B").unlink()
-    assert not files.whole(PLACE, 7)
-    files.write(PLACE, 7, VALUES)
-    assert files.whole(PLACE, 7)
-    shutil.rmtree(folder)
-    assert not files.whole(PLACE, 7)
-    files.write(PLACE, 8, VALUES)
+def test_each_user_has_a_folder_of_their_own(files: SecretFiles) -> None:
+    web = files.write(PLACE, 7, "service-web", VALUES)
+    command = files.write(PLACE, 7, "command-release", {"A": Secret("three")})
+    assert {path.name: path.read_text() for path in command.iterdir()} == {"A": "three"}
+    files.remove(PLACE, 7, "command-release")
+    assert (web.is_dir(), command.exists()) == (True, False)
+    assert list(files.write(PLACE, 7, "service-idle", {}).iterdir()) == []
     files.remove(PLACE, 7)
-    files.remove(PLACE, 8)
-    assert list(folder.parent.iterdir()) == []
+    assert not web.parent.exists()
+
+
+def test_what_somebody_removed_is_noticed(files: SecretFiles, tmp_path: Path) -> None:
+    folder = files.write(PLACE, 7, "service-web", VALUES)
+    empty = files.write(PLACE, 7, "service-idle", {})
+    assert files.whole(folder)
+    assert files.whole(empty)
+    (folder / "B").unlink()
+    assert not files.whole(folder)
+    files.write(PLACE, 7, "service-web", VALUES)
+    assert files.whole(folder)
+    for one in (folder, empty):
+        shutil.rmtree(one)
+        assert not files.whole(one)
+    assert not files.whole(tmp_path), "that is none of ours"
 
 
 def test_files_of_before_they_were_listed_count_as_long_as_there_are_any(files: SecretFiles) -> None:
-    folder = files.write(PLACE, 7, VALUES)
-    folder.with_name("d7.names").unlink()
-    assert files.whole(PLACE, 7)
+    folder = files.write(PLACE, 7, "service-web", VALUES)
+    folder.with_name("service-web.names").unlink()
+    assert files.whole(folder)
     for path in folder.iterdir():
         path.unlink()
-    assert not files.whole(PLACE, 7)
+    assert not files.whole(folder)
 
 
 def test_they_are_never_written_to_a_disk(tmp_path: Path, memory: Path) -> None:
     assert code(SecretFiles("blue", (tmp_path, tmp_path / "none"))) == "no_memory_folder"
     assert list(tmp_path.iterdir()) == [memory]
-    assert SecretFiles("blue", (tmp_path, memory)).write(PLACE, 7, VALUES).is_relative_to(memory)
+    assert SecretFiles("blue", (tmp_path, memory)).write(PLACE, 7, "service-web", VALUES).is_relative_to(memory)
 
 
 @pytest.mark.parametrize("name", ["../A", "/etc/A", "..", "", "A/B", "A\0", "A\n"])
 def test_no_name_leads_elsewhere(files: SecretFiles, memory: Path, name: str) -> None:
     with pytest.raises(BadInput):
-        files.write(PLACE, 7, {name: Secret("x")})
+        files.write(PLACE, 7, "service-web", {name: Secret("x")})
     assert [path for path in memory.rglob("*") if path.is_file()] == []
 
 
@@ -116,26 +123,42 @@ def test_memory_that_is_full_says_so(files: SecretFiles) -> None:
 
 
 def test_what_a_killed_writer_left_is_taken_over(files: SecretFiles) -> None:
-    folder = files.write(PLACE, 7, VALUES)
+    folder = files.write(PLACE, 7, "service-web", VALUES)
     (folder / ".A.new").write_text("hal")
     (folder / "A").unlink()
-    files.write(PLACE, 7, VALUES)
+    files.write(PLACE, 7, "service-web", VALUES)
     assert sorted(path.name for path in folder.iterdir()) == ["A", "B"]
 
 
+def test_what_is_needed_for_a_moment_is_there_for_no_longer(files: SecretFiles, memory: Path) -> None:
+    with files.for_a_moment(VALUES) as first, files.for_a_moment({"A": Secret("three")}) as second:
+        assert {key: path.read_text() for key, path in first.items()} == {"A": "one", "B": "two"}
+        assert second["A"].read_text() == "three"
+        modes = {path.stat().st_mode & 0o777 for path in (*first.values(), *(one.parent for one in first.values()))}
+        assert modes == {0o600, 0o700}
+    assert [path for path in memory.rglob("*") if path.is_file()] == []
+    with pytest.raises(PlatformBroke) as caught, files.for_a_moment({"A": Secret("x" * 100_000)}):
+        raise AssertionError("there is no room for it")
+    assert caught.value.code == "memory_full"
+    assert [path for path in memory.rglob("*") if path.is_file()] == []
+
+
 def test_what_a_killed_process_needed_for_a_moment_goes(files: SecretFiles) -> None:
-    mine = files.scratch()
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    left = mine.with_name(str(ended.pid))
-    left.mkdir()
-    (left / "0").write_text("hush")
-    assert files.scratch() == mine
-    assert [path.name for path in mine.parent.iterdir()] == [str(os.getpid())]
+    with files.for_a_moment(VALUES) as mine:
+        process = mine["A"].parents[1]
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        pid = process.name.partition("-")[0]
+        for name in (f"{ended.pid}-1", f"{pid}-1", str(ended.pid)):  # gone, or gone and of a number that is used again
+            (process.with_name(name) / "x").mkdir(parents=True)
+            (process.with_name(name) / "x" / "0").write_text("hush")
+        files.forget_moments()
+        assert list(process.parent.iterdir()) == [process]
+        assert mine["A"].read_text() == "one"
 
 
 def test_two_platforms_do_not_meet(memory: Path) -> None:
     blue, green = SecretFiles("blue", (memory,)), SecretFiles(uuid4().hex, (memory,))
-    blue.write(PLACE, 7, VALUES)
+    blue.write(PLACE, 7, "service-web", VALUES)
     green.remove_all(PLACE)
     assert (green.deployments(PLACE), blue.deployments(PLACE)) == (set(), {7})

@@ -72,8 +72,10 @@ class DockerContainers:
         Raises DeploymentFailed (`command_not_found`, `command_not_executable`, `bad_image`, `too_many_containers`)
         where one can never start; those of the deployment that were not there before are removed then.
         """
-        files = {name: secret for service in services for name, secret in service.files.items()}
-        self._starter.start(environment, deployment, services, stop, self._written(environment, deployment, files))
+        secrets = {
+            one.name: self._written(environment, deployment, f"service-{one.name}", one.files) for one in services
+        }
+        self._starter.start(environment, deployment, services, stop, secrets)
         return self.instances(environment, deployment)
 
     @in_our_words
@@ -144,7 +146,7 @@ class DockerContainers:
             limits=limits,
             labels=names.labels_of_environment(instance, environment) | names.labels_of_run(deployment, name),
             network=self._networks.ensure(environment).name,
-            secrets=self._written(environment, deployment, files or {}),
+            secrets=self._written(environment, deployment, f"command-{name}", files),
         )
         return self._one_off.run(new, log, stop)
 
@@ -152,6 +154,7 @@ class DockerContainers:
     def forget_run(self, environment: Environment, name: str, deployment: int) -> None:
         """Remove the container of a command that was run once."""
         remove_container(self._engine, names.run_name(self._layout.instance, environment, deployment, name))
+        self._files.remove(environment, deployment, f"command-{name}")
 
     @in_our_words
     def stop(self, environment: Environment, deployment: int, grace: float) -> None:
@@ -172,7 +175,7 @@ class DockerContainers:
                 state = found.get((service, replica), "")
                 if state not in _THERE:
                     lacks.append(f"{service} {replica}" + (STOPPED if state else ""))
-        return lacks + self._missing_secrets(environment, deployment, containers)
+        return lacks + self._missing_secrets(containers)
 
     @in_our_words
     def restart(self, instance: Instance, grace: float) -> None:
@@ -193,12 +196,14 @@ class DockerContainers:
         self._files.remove_all(environment)
         self._networks.remove(environment)
 
-    def _written(self, environment: Environment, deployment: int, files: Mapping[str, Secret]) -> Path | None:
-        """The folder with a deployment's secrets, which must be there whenever one of its containers starts.
+    def _written(
+        self, environment: Environment, deployment: int, user: str, files: Mapping[str, Secret] | None
+    ) -> Path | None:
+        """The folder with somebody's secrets, which must be there whenever one of their containers starts.
 
         Raises PlatformBroke (`engine_elsewhere`) where Docker could not mount it.
         """
-        if not files:
+        if files is None:
             return None
         if not self._engine.local:
             raise PlatformBroke(
@@ -206,24 +211,24 @@ class DockerContainers:
                 code="engine_elsewhere",
                 hint="Take `secrets: files` out of the manifest, or run Branchline where the engine runs.",
             )
-        return self._files.write(environment, deployment, files)
+        return self._files.write(environment, deployment, user, files)
 
-    def _missing_secrets(
-        self, environment: Environment, deployment: int, containers: Sequence[Mapping[str, Any]]
-    ) -> list[str]:
+    def _missing_secrets(self, containers: Sequence[Mapping[str, Any]]) -> list[str]:
         """Whether secrets' files are gone, and which of the containers look into a folder that was removed."""
-        given = [one for one in containers if any(mount["Destination"] == SECRETS for mount in one["Mounts"])]
-        if not given:
-            return []
-        lacks = [] if self._files.whole(environment, deployment) else [FOLDER]
-        for one in sorted(given, key=lambda one: (one["Labels"][names.SERVICE], int(one["Labels"][names.REPLICA]))):
-            try:
-                process = int(self._engine.client.inspect_container(one["Id"])["State"]["Pid"])
-            except NotFound:
-                continue
-            if process and self._files.lost_to(environment, deployment, process):
-                lacks.append(f"{INSIDE}{one['Labels'][names.SERVICE]} {one['Labels'][names.REPLICA]}")
-        return lacks
+        whole, lacks = True, list[str]()
+        for one in containers:
+            for folder in [Path(mount["Source"]) for mount in one["Mounts"] if mount["Destination"] == SECRETS]:
+                whole = whole and self._files.whole(folder)
+                if (process := self._process(one["Id"])) and self._files.lost_to(folder, process):
+                    lacks.append(f"{INSIDE}{one['Labels'][names.SERVICE]} {one['Labels'][names.REPLICA]}")
+        return [*([] if whole else [FOLDER]), *sorted(lacks)]
+
+    def _process(self, container: str) -> int:
+        """The first process of a container; 0 where it does not run."""
+        try:
+            return int(self._engine.client.inspect_container(container)["State"]["Pid"])
+        except NotFound:
+            return 0
 
     def _find(
         self, environment: Environment, deployment: int | None = None, kind: str | None = None

@@ -50,16 +50,16 @@ class Starter:
         deployment: int,
         services: Sequence[ServiceSpec],
         stop: Interrupt,
-        secrets: Path | None,
+        secrets: Mapping[str, Path | None],
     ) -> None:
-        """Start what is not running yet. `secrets` is a folder that they all find at its place."""
+        """Start what is not running yet. `secrets` says which folder each service finds at its place."""
         network = self._networks.ensure(environment)
         avoid: set[str] = set()
         for _ in range(_ATTEMPTS):
             stop.check()
             existing = self._find(environment, deployment, names.KIND_SERVICE)
             plan = self._plan(environment, deployment, services, network, existing, avoid)
-            plan = [replace(new, secrets=secrets) for new in plan]
+            plan = [replace(new, secrets=secrets[new.labels[names.SERVICE]]) for new in plan]
             try:
                 return self._start_all(plan, existing, stop)
             except _AddressTakenError as taken:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from branchline.adapters.image_build import build_command, builder_environment, 
 from branchline.adapters.image_build_log import BuildLog
 from branchline.adapters.image_transfer import pull, push
 from branchline.adapters.process import run
+from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.ports import Interrupt, Log
@@ -24,11 +25,6 @@ from branchline.ports import Interrupt, Log
 _REFERENCE = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}")
 
 _PRUNE_SECONDS = 600.0
-
-
-def no_scratch() -> Path:
-    """Where nobody has said which folder is in memory; raises PlatformBroke (`no_memory_folder`)."""
-    raise PlatformBroke("There is no folder in memory for secrets.", code="no_memory_folder", hint="Mount a tmpfs.")
 
 
 class DockerImages:
@@ -41,15 +37,14 @@ class DockerImages:
         self,
         docker_host: str | None,
         registry: str,
+        secret_files: SecretFiles,
         ca_bundle: Path | None = None,
-        scratch: Callable[[], Path] = no_scratch,
     ) -> None:
-        """`scratch` gives a folder in memory for the secrets of builds."""
         self._docker_host = docker_host
         self._engine = DockerEngine(docker_host)
         self._registry = registry.rstrip("/")
         self._ca_bundle = ca_bundle
-        self._scratch = scratch
+        self._secret_files = secret_files
 
     @cached_property
     def _builder(self) -> str:
@@ -74,7 +69,11 @@ class DockerImages:
         PlatformBroke (`no_builder`, `docker_unreachable`, `docker_disk_full`, `base_image_unavailable`).
         """
         file = find_dockerfile(context, dockerfile)
-        with tempfile.TemporaryDirectory(prefix="branchline-build-") as folder, self._files(secrets or {}) as files:
+        # On a command line, or in a variable of a process, others could see the secrets.
+        given: AbstractContextManager[Mapping[str, Path]] = nullcontext({})
+        if secrets:
+            given = self._secret_files.for_a_moment(secrets)
+        with tempfile.TemporaryDirectory(prefix="branchline-build-") as folder, given as files:
             id_file = Path(folder, "id")
             command = build_command(
                 self._builder,
@@ -84,7 +83,7 @@ class DockerImages:
                 args=args,
                 tag=tag,
                 labels=labels,
-                secrets=files,
+                secrets={**({"ca": self._ca_bundle} if self._ca_bundle else {}), **files},
                 id_file=id_file,
             )
             shown = BuildLog(log)
@@ -92,20 +91,6 @@ class DockerImages:
             if done.exit_code != 0:
                 raise failure(done, shown, target)
             return id_file.read_text().strip()
-
-    @contextmanager
-    def _files(self, secrets: Mapping[str, Secret]) -> Iterator[dict[str, Path]]:
-        """The secrets of a build as files: on a command line, or in a variable of a process, others could see them."""
-        files = {"ca": self._ca_bundle} if self._ca_bundle else {}
-        if not secrets:
-            yield files
-            return
-        with tempfile.TemporaryDirectory(prefix="build-", dir=self._scratch()) as folder:
-            for number, (name, secret) in enumerate(sorted(secrets.items())):
-                files[name] = Path(folder, str(number))
-                files[name].touch(mode=0o600)
-                files[name].write_text(secret.reveal())
-            yield files
 
     @in_our_words
     def publish(self, image: str, repository: str, tag: str, log: Log, stop: Interrupt) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from branchline.domain.config import Secret, check_key
 from branchline.domain.environment import Environment
@@ -17,12 +18,16 @@ _IN_MEMORY = {"tmpfs", "ramfs"}
 _ROOT = 3
 """Which field of a line of mountinfo says what is mounted, by its path in its file system."""
 
+_MOMENTARY = "scratch"
+_STARTED = 19
+"""Which field behind a process's name in its `stat` says when it was started."""
+
 _REMOVED = "//deleted"
 """What Linux adds there to the path of a folder that was removed while it was mounted."""
 
 
 class SecretFiles:
-    """One folder for each deployment, on the first of `roots` that is memory (tmpfs).
+    """One folder for each service of a deployment, on the first of `roots` that is memory (tmpfs).
 
     Whoever runs the platform alone can enter its folder there. Inside containers every user can read the files, since
     nobody knows as whom an image runs its programs. After the machine was restarted they are written anew by whoever
@@ -33,72 +38,81 @@ class SecretFiles:
         self._instance = instance
         self._roots = roots
 
-    def write(self, environment: Environment, deployment: int, files: Mapping[str, Secret]) -> Path:
-        """Write the files of a deployment; return their folder. Repeating changes nothing.
+    def write(self, environment: Environment, deployment: int, user: str, files: Mapping[str, Secret]) -> Path:
+        """Write the files of one `user` in a deployment, a service or a command; return their folder.
 
+        Repeating changes nothing.
         Raises BadInput (`bad_key`), PlatformBroke: `no_memory_folder` where no root is in memory and ours to use,
         `memory_folder_taken` where somebody else has made a folder of our name there, `memory_full`.
         """
-        folder = self._own_folder() / environment.key / f"d{deployment}"
+        folder = self._own_folder() / environment.key / f"d{deployment}" / user
         try:
-            for one in (folder.parent, folder):
+            for one in (folder.parent.parent, folder.parent, folder):
                 one.mkdir(mode=0o755, exist_ok=True)
             for name, secret in files.items():
                 self._write(folder / check_key(name), secret.reveal())
             self._write(_listing(folder), "\n".join(files))
         except OSError as error:
-            raise PlatformBroke(
-                f"The secrets of {environment.key} cannot be written: {error.strerror}.",
-                code="memory_full",
-                hint=f"Look at the room in {folder.parents[2]}; `df -h` shows it.",
-            ) from None
+            raise _no_room(folder, error) from None
         return folder
 
-    def remove(self, environment: Environment, deployment: int) -> None:
-        """Remove the files of a deployment."""
-        for folder in self._folders(environment, deployment):
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                _listing(folder).unlink()
+    def remove(self, environment: Environment, deployment: int, user: str = "") -> None:
+        """Remove the files of a deployment, or of one user in it."""
+        for folder in self._mine():
+            shutil.rmtree(folder / environment.key / f"d{deployment}" / user, ignore_errors=True)
 
     def remove_all(self, environment: Environment) -> None:
         """Remove all files of an environment."""
         for folder in self._mine():
             shutil.rmtree(folder / environment.key, ignore_errors=True)
 
-    def whole(self, environment: Environment, deployment: int) -> bool:
-        """Whether the files that were written last for a deployment are all there."""
-        return any(_whole(folder) for folder in self._folders(environment, deployment))
+    def whole(self, folder: Path) -> bool:
+        """Whether the files that `write` has put into this folder last are all there."""
+        return any(folder.is_relative_to(ours) for ours in self._mine()) and _whole(folder)
 
-    def lost_to(self, environment: Environment, deployment: int, process: int) -> bool:
-        """Whether a process looks into a deployment's folder that was removed: what is written now it never sees.
+    def lost_to(self, folder: Path, process: int) -> bool:
+        """Whether a process looks into such a folder that was removed: what is written now it never sees.
 
         Where the kernel does not tell us about the process, no.
         """
-        place = f"/{self._name}/{environment.key}/d{deployment}{_REMOVED}"
+        place = next((f"/{folder.relative_to(root)}{_REMOVED}" for root in self._roots if root in folder.parents), None)
         try:
             mounts = [line.split() for line in Path(f"/proc/{process}/mountinfo").read_text().splitlines()]
         except OSError:
             return False
-        return any(len(fields) > _ROOT and fields[_ROOT].endswith(place) for fields in mounts)
+        return place is not None and any(len(fields) > _ROOT and fields[_ROOT].endswith(place) for fields in mounts)
 
     def deployments(self, environment: Environment) -> set[int]:
         """The deployments that have files here."""
         found = [path.name for folder in self._mine() for path in (folder / environment.key).glob("d*")]
         return {int(name[1:]) for name in found if name[1:].isdigit()}
 
-    def scratch(self) -> Path:
-        """A folder in memory for what this process needs for a moment, such as a build's secrets.
+    @contextmanager
+    def for_a_moment(self, files: Mapping[str, Secret]) -> Iterator[dict[str, Path]]:
+        """Files that this process alone needs, such as a build's secrets: each key's file, until the block ends.
 
-        What processes that were killed have left in theirs is removed.
+        Raises what `write` does.
         """
-        root = self._own_folder() / "scratch"
-        mine = root / str(os.getpid())
-        mine.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for other in root.iterdir():
-            if not Path("/proc", other.name).exists():
-                shutil.rmtree(other, ignore_errors=True)
-        return mine
+        folder = self._own_folder() / _MOMENTARY / _life(os.getpid()) / uuid4().hex
+        written = {key: folder / str(number) for number, key in enumerate(sorted(files))}
+        try:
+            try:
+                folder.mkdir(mode=0o700, parents=True)
+                for key, path in written.items():
+                    path.touch(mode=0o600)
+                    path.write_text(files[key].reveal())
+            except OSError as error:
+                raise _no_room(folder, error) from None
+            yield written
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_moments(self) -> None:
+        """Remove what processes that were killed have left of theirs."""
+        for folder in self._mine():
+            for process in (folder / _MOMENTARY).glob("*"):
+                if _life(process.name.partition("-")[0]) != process.name:
+                    shutil.rmtree(process, ignore_errors=True)
 
     @property
     def _name(self) -> str:
@@ -107,9 +121,6 @@ class SecretFiles:
     def _mine(self) -> list[Path]:
         """Our folders, wherever they are: never what somebody else has put in their place."""
         return [folder for root in self._roots if _ours(folder := root / self._name)]
-
-    def _folders(self, environment: Environment, deployment: int) -> list[Path]:
-        return [folder / environment.key / f"d{deployment}" for folder in self._mine()]
 
     def root(self) -> Path:
         """The one that is used; raises PlatformBroke (`no_memory_folder`)."""
@@ -145,6 +156,23 @@ class SecretFiles:
         fresh.write_bytes(data)
         fresh.chmod(0o444)
         fresh.replace(path)
+
+
+def _no_room(folder: Path, error: OSError) -> PlatformBroke:
+    return PlatformBroke(
+        f"Secrets cannot be written: {error.strerror}.",
+        code="memory_full",
+        hint=f"Look at the room in {folder.parents[3]}; `df -h` shows it.",
+    )
+
+
+def _life(process: int | str) -> str:
+    """A name for a process that no later one of its number has; one that runs no more has none."""
+    try:
+        about = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{process}-{about.rpartition(')')[2].split()[_STARTED]}"
 
 
 def _listing(folder: Path) -> Path:

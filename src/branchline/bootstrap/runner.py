@@ -36,6 +36,9 @@ from branchline.stack.registry import Registry
 from branchline.store.database import SqlStore
 from branchline.store.leases import sessions_of
 
+_FORGET_EVERY = 600.0
+"""Seconds. What a killed build has left of its secrets in memory goes soon after a runner's start, or by then."""
+
 
 @dataclass(frozen=True)
 class RunnerParts:
@@ -55,7 +58,8 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     store = open_store(endpoints, sessions=sessions_of(runner))
     docker = endpoints.docker(tier)
     containers = DockerContainers(docker, layout)
-    images = DockerImages(docker, endpoints.registry, settings.build_ca_bundle, SecretFiles(layout.instance).scratch)
+    files = SecretFiles(layout.instance)
+    images = DockerImages(docker, endpoints.registry, files, settings.build_ca_bundle)
     host, port = endpoints.database_for_containers(tier)
     passwords = layout.key(f"database-{tier}.key")
     databases = PostgresDatabases(endpoints.tier_database(tier), host, port, passwords, tier)
@@ -107,4 +111,5 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         every=settings.housekeeping_every,
     )
     housekeeping = Housekeeping(store, pipeline, containers, images, archive, tier=tier, rules=rules)
-    return RunnerParts(settings, layout, store, deploy, (*housekeeping.chores(), mending.chore()))
+    chores = (*housekeeping.chores(), mending.chore(), Chore("forget-secrets", _FORGET_EVERY, files.forget_moments))
+    return RunnerParts(settings, layout, store, deploy, chores)

@@ -33,7 +33,7 @@ class Given:
     """What a container is given: environment variables, and secrets as files where the manifest asks for these."""
 
     variables: Mapping[str, Secret]
-    files: Mapping[str, Secret]
+    files: Mapping[str, Secret] | None
 
 
 class Variables:
@@ -70,7 +70,7 @@ class Variables:
         if service and service.port:
             told["PORT"] = Secret(str(service.port))
         if scene.manifest.secrets == "environment":
-            return Given({**urls, **_variables(scene, service, config), **told}, {})
+            return Given({**urls, **_variables(scene, service, config), **told}, None)
         # A program looks for a key in one place, whether somebody has set it or its default holds.
         plain = service.environment if service else {}
         beneath = {key: value for key, value in {**urls, **_defaults(scene)}.items() if key not in plain}

@@ -16,8 +16,7 @@ from branchline.ports.basics import Interrupt, Log
 class ServiceSpec:
     """What to start for one service of one deployment.
 
-    `files` are secrets that its containers find in `/run/secrets`, in memory. All services of a deployment have the
-    same ones, or none.
+    `files` are secrets that its containers find in `/run/secrets`, in memory; None where there is no such folder.
     """
 
     name: str
@@ -26,7 +25,7 @@ class ServiceSpec:
     replicas: int = 1
     port: int | None = None
     variables: Mapping[str, Secret] = field(default_factory=dict)
-    files: Mapping[str, Secret] = field(default_factory=dict)
+    files: Mapping[str, Secret] | None = None
     limits: Limits = field(default_factory=Limits)
     stop_grace_period: float = 30.0
 
