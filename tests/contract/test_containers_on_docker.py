@@ -257,12 +257,13 @@ def test_secrets_as_files_are_in_memory_and_gone_with_the_deployment(
 
 
 def test_services_and_commands_find_their_own_secrets_and_no_others(
+    docker_api: APIClient,
     docker_containers: DockerContainers,
     environment: Environment,
     start: Callable[..., list[Instance]],
     web: ServiceSpec,
 ) -> None:
-    given = {
+    given: dict[str, dict[str, Secret] | None] = {
         "web": {"A": Secret("1"), "LEVEL": Secret("info")},
         "other": {"A": Secret("2")},
         "none": {},
@@ -278,13 +279,11 @@ def test_services_and_commands_find_their_own_secrets_and_no_others(
     assert "No such file" in found.pop("without")
     assert found == {"web": "['A', 'LEVEL']", "other": "['A']", "none": "[]"}
     value = ("python3", "-c", "print(open('/run/secrets/A').read())")
-    assert {
-        docker_containers.probe_command(one, value, 10)[1] for one in started if one.service in {"web", "other"}
-    } == {
-        "1",
-        "2",
-    }
-    (folder,) = Path("/run").glob(f"branchline-*/{environment.key}/d1")
+    with_it = {one.service: one for one in started if one.service in {"web", "other"}}
+    said = {name: docker_containers.probe_command(one, value, 10)[1] for name, one in with_it.items()}
+    assert said == {"web": "1", "other": "2"}
+    (mount,) = docker_api.inspect_container(with_it["web"].name)["Mounts"]
+    folder = Path(mount["Source"]).parent
     assert {path.name for path in folder.iterdir() if path.is_dir()} > {"service-web", "command-release"}
     docker_containers.forget_run(environment, "release", 1)
     assert not (folder / "command-release").exists()
