@@ -16,9 +16,8 @@ from branchline.domain.layers import (
     Hidden,
     Keys,
     Layer,
-    layers_of,
+    layers_to_read,
     may_read,
-    pinned,
     resolve,
 )
 from branchline.ports import Written
@@ -115,11 +114,7 @@ class FakeConfigReader:
 
     def read(self, environment: Environment, versions: Mapping[str, int] | None = None) -> Config:
         """As the port promises."""
-        if versions is None:
-            named = layers_of(environment.project, environment.name, environment.inherits)
-            wanted: dict[Layer, int | None] = dict.fromkeys(named)
-        else:
-            wanted = {**pinned(versions)}
+        wanted = layers_to_read(environment, versions)
         for layer in [Layer(environment.project, environment.name), *wanted]:
             if layer.tier is not self._tier or not may_read(environment, layer):
                 raise PlatformBroke("That is not this runner's.", code="config_refused", hint="Use the other one.")
@@ -150,9 +145,7 @@ class FakeConfigWriter:
 
     def keys(self, layer: Layer) -> Keys:
         """As the port promises."""
-        newest = self._store.newest(layer)
-        hidden = frozenset(key for key, entry in newest.entries.items() if entry is HIDDEN)
-        return Keys(newest.version, frozenset(newest.entries) - hidden, hidden)
+        return self._store.newest(layer).keys
 
     def versions(self, layer: Layer) -> list[Written]:
         """As the port promises."""

@@ -15,7 +15,7 @@ from branchline.adapters.vault_session import VaultSession
 from branchline.domain.config import Config, Secret
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import Conflict, PlatformBroke, Refused
-from branchline.domain.layers import HIDDEN, Change, Document, Keys, Layer, layers_of, may_read, pinned, resolve
+from branchline.domain.layers import HIDDEN, Change, Document, Keys, Layer, layers_to_read, may_read, resolve
 from branchline.ports import Written
 
 
@@ -48,12 +48,8 @@ class VaultConfigReader:
         return _document(layer, stored, version)
 
     def _layers(self, environment: Environment, versions: Mapping[str, int] | None) -> dict[Layer, int | None]:
-        """What to read, lowest first; None stands for the newest."""
-        if versions is None:
-            named = layers_of(environment.project, environment.name, environment.inherits)
-            wanted: dict[Layer, int | None] = dict.fromkeys(named)
-        else:
-            wanted = {**pinned(versions)}
+        """What to read; raises PlatformBroke (`config_refused`) where that is not this runner's or environment's."""
+        wanted = layers_to_read(environment, versions)
         for layer in [Layer(environment.project, environment.name), *wanted]:
             if layer.tier is not self._tier or not may_read(environment, layer):
                 raise PlatformBroke(
@@ -97,11 +93,9 @@ class VaultConfigWriter:
     def keys(self, layer: Layer) -> Keys:
         """Which keys a layer has; works for production too, where none is ever hidden."""
         stored = self._look(layer)
-        entries = stored.entries or {}
-        if layer.tier is Tier.PRODUCTION:
-            return Keys(stored.version, frozenset(entries))
-        shown = {key for key, value in entries.items() if value is not None}
-        return Keys(stored.version, frozenset(shown), frozenset(entries) - shown)
+        if layer.tier is Tier.PRODUCTION:  # where no value tells whether it hides
+            return Keys(stored.version, frozenset(stored.entries or {}))
+        return stored.document(layer).keys
 
     def versions(self, layer: Layer) -> list[Written]:
         """The versions that the store knows of, newest first."""

@@ -86,6 +86,15 @@ Change = Secret | Hidden | None
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What is known of one version of a layer without any value."""
+
+    version: int
+    shown: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Document:
     """One version of a layer (0: nothing was ever written). An entry is a secret, or HIDDEN."""
 
@@ -93,14 +102,11 @@ class Document:
     version: int
     entries: Mapping[str, Secret | Hidden]
 
-
-@dataclass(frozen=True)
-class Keys:
-    """What is known of a layer's newest version without any value."""
-
-    version: int
-    shown: frozenset[str] = frozenset()
-    hidden: frozenset[str] = frozenset()
+    @property
+    def keys(self) -> Keys:
+        """The same without the values."""
+        hidden = frozenset(key for key, entry in self.entries.items() if entry is HIDDEN)
+        return Keys(self.version, frozenset(self.entries) - hidden, hidden)
 
 
 def answering(found: Mapping[Layer, Keys]) -> dict[str, Layer]:
@@ -116,7 +122,7 @@ def resolve(documents: Sequence[Document]) -> Config:
 
     Raises BadInput (`bad_layers`) where they are not the layers of one environment: production's stand alone.
     """
-    check_together(document.layer for document in documents)
+    _check_together(document.layer for document in documents)
     values: dict[str, Secret] = {}
     for document in sorted(documents, key=lambda one: one.layer.height):
         for key, entry in document.entries.items():
@@ -133,12 +139,22 @@ def pinned(versions: Mapping[str, int]) -> dict[Layer, int]:
     return dict(sorted(found.items(), key=lambda one: one[0].height))
 
 
+def layers_to_read(environment: Environment, versions: Mapping[str, int] | None) -> dict[Layer, int | None]:
+    """What an environment's config is read from, lowest first, each with its version.
+
+    Those that a deployment pinned; without any, the newest (None) of what the environment inherits.
+    """
+    if versions is None:
+        return dict.fromkeys(layers_of(environment.project, environment.name, environment.inherits))
+    return {**pinned(versions)}
+
+
 def told(versions: Mapping[str, int]) -> str:
     """Pinned versions as people are told: `develop 3, login 1`; layers that were not there are left out."""
     return ", ".join(f"{layer.name} {version}" for layer, version in pinned(versions).items() if version) or "empty"
 
 
-def check_together(layers: Iterable[Layer]) -> None:
+def _check_together(layers: Iterable[Layer]) -> None:
     """Raise BadInput (`bad_layers`) unless these can be the layers of one environment."""
     found = list(layers)
     alone = any(layer.tier is Tier.PRODUCTION for layer in found)

@@ -43,6 +43,7 @@ class Redactor:
     """
 
     def __init__(self) -> None:
+        self._values: frozenset[str] = frozenset()
         self._needles: frozenset[str] = frozenset()
         self._beginnings: frozenset[str] = frozenset()
         self._pieces: frozenset[str] = frozenset()
@@ -50,7 +51,7 @@ class Redactor:
 
     def hide(self, values: Iterable[str]) -> None:
         """From now on these values are hidden, besides those of earlier calls."""
-        values = set(values)
+        values = set(values) - self._values  # each costs a third of a millisecond, and stages tell the same again
         raw = {form for value in values for form in _forms(value)}
         forms = {shown for form in raw for shown in (form, printable(form)) if _is_worth_hiding(shown)}
         cores = {core for value in values for whole in _wholes(value) for core in _base64_cores(whole)}
@@ -61,6 +62,7 @@ class Redactor:
         self._needles |= forms
         self._pieces |= pieces
         self._ends |= ends
+        self._values |= values
 
     def redact(self, text: str) -> str:
         """The line without any secret."""

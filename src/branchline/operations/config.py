@@ -9,7 +9,7 @@ from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.config import Config, check_key, check_settable, check_value
 from branchline.domain.environment import usually_inherits
 from branchline.domain.errors import BadInput, NotFound
-from branchline.domain.layers import COMMON, HIDDEN, Change, Keys, Layer, answering, layers_of, resolve
+from branchline.domain.layers import COMMON, HIDDEN, Change, Layer, answering, layers_of, resolve
 from branchline.domain.meant import looks_like_production, perhaps_meant
 from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
@@ -51,7 +51,7 @@ class Settings:
                 code="unknown_key",
                 hint=f"`branchline config list {project} {environment}` shows the keys that are.",
             )
-        layer = answering({one.layer: _keys_of(one.entries, one.version) for one in documents})[key]
+        layer = answering({one.layer: one.keys for one in documents})[key]
         self._told(actor, project, environment, [key])
         return ConfigValue(key=key, value=config[key].reveal(), layer=layer.name, version=config.versions[layer.path])
 
@@ -64,7 +64,7 @@ class Settings:
         return ConfigValues(
             versions=_by_name(config),
             values={key: config[key].reveal() for key in sorted(config)},
-            hidden=sorted(_keys_of(documents[0].entries, 0).hidden) if own else [],
+            hidden=sorted(documents[0].keys.hidden) if own else [],
         )
 
     def change(
@@ -154,11 +154,6 @@ def layers_in(records: Records, project: str, environment: str) -> tuple[Layer, 
         return (Layer(project, COMMON),)
     inherits = {one.name: one.inherits for one in records.environments.of(project)}
     return layers_of(project, environment, inherits.get(environment, usually_inherits(environment)))
-
-
-def _keys_of(entries: Mapping[str, Change], version: int) -> Keys:
-    hidden = frozenset(key for key, entry in entries.items() if entry is HIDDEN)
-    return Keys(version, frozenset(entries) - hidden, hidden)
 
 
 def _by_name(config: Config) -> dict[str, int]:

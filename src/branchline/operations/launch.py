@@ -72,14 +72,14 @@ class Launch:
 
     def learn_secrets(self, scene: Scene) -> None:
         """Hide from the log what `prepare` pinned, for a process that goes on where another one stopped."""
-        self._variables.of(scene)
+        self._variables.learn(scene)
 
     def release_command(self, scene: Scene) -> StageResult:
         """The project's release command, once, in the new image: migrations."""
         command = scene.manifest.release
         if command is None:
             return StageResult(note="the manifest names no release command", skipped=True)
-        given = self._variables.of(scene)
+        given = self._variables.for_release_command(scene)
         status = self._containers.run(
             scene.environment,
             "release",
@@ -114,7 +114,7 @@ class Launch:
         self._start(scene)
 
     def _start(self, scene: Scene) -> list[Instance]:
-        given = {name: self._variables.of(scene, service) for name, service in scene.manifest.services.items()}
+        given = self._variables.for_services(scene)
         services = [
             ServiceSpec(
                 name=name,

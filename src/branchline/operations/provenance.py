@@ -86,12 +86,15 @@ class Provenance:
         sides = []
         for environment in (left, right):
             layers = self._layers(actor, project, environment)
-            readable = layers[-1].tier is not Tier.PRODUCTION
-            if readable:
+            values = None
+            if layers[-1].tier is Tier.PRODUCTION:
+                found = {layer: self._writer.keys(layer) for layer in layers}
+            else:
                 self._gate.require(actor, Permission.CONFIG_READ, project=project, environment=environment)
-            found = {layer: self._writer.keys(layer) for layer in layers}
+                documents = [self._writer.read(layer) for layer in layers]
+                found, values = {one.layer: one.keys for one in documents}, resolve(documents)
             answers = {key: one for key, one in answering(found).items() if key in found[one].shown}
-            sides.append((answers, resolve([self._writer.read(layer) for layer in layers]) if readable else None))
+            sides.append((answers, values))
         (mine, my_values), (others, other_values) = sides
         differences = []
         for key in sorted({*mine, *others}):
@@ -124,8 +127,8 @@ class Provenance:
     def _compare(self, layers: tuple[Layer, ...], live: dict[Layer, int]) -> ConfigStatus:
         versions, keys = [], set()
         for layer in layers:
-            newest, before = self._writer.keys(layer).version, live.get(layer, 0)
-            known = self._ledger.versions(layer) if newest or before else []
+            known, before = self._ledger.versions(layer), live.get(layer, 0)
+            newest = known[0][0].version if known else 0
             # Deleted, destroyed, pruned, or of a store that was replaced: then its numbers begin anew.
             gone = before > 0 and not any(one.version == before and one.there for one, _ in known)
             versions.append(LayerVersion(layer=layer.name, live=before, newest=newest, gone=gone))

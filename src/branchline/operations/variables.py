@@ -55,28 +55,28 @@ class Variables:
             _check_size(name, _variables(scene, service, config))
         return config.versions
 
-    def of(self, scene: Scene, service: Service | None = None) -> Given:
-        """For a service, or for the release command; all secret values are hidden from the log from now on.
+    def learn(self, scene: Scene) -> None:
+        """Hide all secret values from the log, for a process that goes on where another one stopped."""
+        self._pinned(scene)
 
-        Reads the config at the versions that `prepare` pinned, so that all containers of a deployment agree.
-        """
+    def for_release_command(self, scene: Scene) -> Given:
+        """What the release command is given; all secret values are hidden from the log from now on."""
+        return _given(scene, None, *self._pinned(scene))
+
+    def for_services(self, scene: Scene) -> dict[str, Given]:
+        """What each service is given; all secret values are hidden from the log from now on."""
+        config, urls = self._pinned(scene)
+        return {name: _given(scene, service, config, urls) for name, service in scene.manifest.services.items()}
+
+    def _pinned(self, scene: Scene) -> tuple[Config, dict[str, Secret]]:
+        """The config at the versions that `prepare` pinned, so that all containers agree, and the databases' URLs."""
         config = self._config.read(scene.environment, scene.config)
         urls = {
             database.variable: self._databases.ensure(scene.environment, name)
             for name, database in scene.manifest.databases.items()
         }
         scene.log.hide([*config.values(), *urls.values()])
-        told = {"BRANCHLINE_RELEASE": Secret(scene.release), **of_platform(scene)}
-        if service and service.port:
-            told["PORT"] = Secret(str(service.port))
-        if scene.manifest.secrets == "environment":
-            return Given({**urls, **_variables(scene, service, config), **told}, None)
-        # A program looks for a key in one place, whether somebody has set it or its default holds.
-        plain = service.environment if service else {}
-        beneath = {key: value for key, value in {**urls, **_defaults(scene)}.items() if key not in plain}
-        return Given(
-            {**_variables(scene, service, config), **told, "BRANCHLINE_SECRETS": Secret(SECRETS)}, {**beneath, **config}
-        )
+        return config, urls
 
     def for_build(self, scene: Scene) -> dict[str, Secret]:
         """The secrets that the manifest names for the build; hidden from the log from now on.
@@ -103,6 +103,20 @@ class Variables:
             pinned = records.deployments.get(scene.deployment.id).config
         beneath = inherited_by(scene.manifest, scene.environment.name)
         return self._config.read(replace(scene.environment, inherits=beneath), pinned)
+
+
+def _given(scene: Scene, service: Service | None, config: Config, urls: Mapping[str, Secret]) -> Given:
+    """For a service, or for the release command."""
+    told = {"BRANCHLINE_RELEASE": Secret(scene.release), **of_platform(scene)}
+    if service and service.port:
+        told["PORT"] = Secret(str(service.port))
+    if scene.manifest.secrets == "environment":
+        return Given({**urls, **_variables(scene, service, config), **told}, None)
+    told["BRANCHLINE_SECRETS"] = Secret(SECRETS)
+    # A program looks for a key in one place, whether somebody has set it or its default holds.
+    plain = service.environment if service else {}
+    beneath = {key: value for key, value in {**urls, **_defaults(scene)}.items() if key not in plain}
+    return Given({**_variables(scene, service, config), **told}, {**beneath, **config})
 
 
 def _defaults(scene: Scene) -> dict[str, Secret]:
