@@ -207,12 +207,51 @@ def test_where_one_does_not_come_up_again_the_others_run_on(world: World, mendin
         mending.mend_all()
     assert [call[1] for call in world.containers.calls if call[0] == "restart"] == [web.name]
     assert len(world.proxy.targets(HOST)) == 1, "nobody is led to it"
-    assert trouble(world).startswith("The folder of secrets in web 2 is missing, and cannot be put back: web 1 ended")
+    said = "The folder of secrets in web 2 is missing, and cannot be put back: web 1 is not well (it ended)."
+    assert trouble(world).startswith(said)
+    mending_of(world, lambda: False).mend_all()
+    assert [call[1] for call in world.containers.calls if call[0] == "restart"] == [web.name], "it remembers nothing"
+    assert len(world.proxy.targets(HOST)) == 1
     del world.containers.programs["serve"]
     world.containers.restart(web, 0)
     for _ in range(2):
         mending.mend_all()
     assert (trouble(world), len(world.proxy.targets(HOST))) == ("", 2)
+
+
+def test_the_last_one_that_does_not_come_up_stays_a_trouble(world: World, mending: Mending) -> None:
+    world.deploy(FILES)
+    first, second, *_ = world.containers.instances(world.environment)
+    world.containers.lose_secrets(first)
+    for _ in range(2):
+        mending.mend_all()
+    assert len(world.proxy.targets(HOST)) == 2
+    world.containers.programs["serve"] = lambda _: 3
+    for _ in range(3):
+        mending.mend_all()
+        assert world.proxy.targets(HOST) == (f"{first.address}:{first.port}",)
+        assert "web 2" in trouble(world)
+    world.containers.programs.clear()
+    world.containers.restart(second, 0)
+    for _ in range(3):
+        mending.mend_all()
+    assert (trouble(world), len(world.proxy.targets(HOST))) == ("", 2)
+
+
+def test_the_only_one_that_does_not_come_up_stays_a_trouble(world: World, mending: Mending) -> None:
+    world.deploy(FILES.replace("replicas: 2", "replicas: 1"))
+    (web,) = [one for one in world.containers.instances(world.environment) if one.service == "web"]
+    world.containers.lose_secrets(web)
+    mending.mend_all()
+    world.containers.programs["serve"] = lambda _: 3
+    for _ in range(3):
+        mending.mend_all()
+        assert "web 1" in trouble(world)
+    world.containers.programs.clear()
+    world.containers.restart(web, 0)
+    for _ in range(3):
+        mending.mend_all()
+    assert trouble(world) == ""
 
 
 def test_nothing_is_mended_while_somebody_deploys(world: World, mending: Mending) -> None:

@@ -69,9 +69,16 @@ class Health:
         `it …` means that the container itself ended, rather than that a probe failed.
         """
         state = self._containers.state(instance)
+        if state.restarts:
+            return "it ran out of memory" if state.out_of_memory else "it ended"
+        return self.fault(instance, service)
+
+    def fault(self, instance: Instance, service: Service) -> str:
+        """The same, whether or not it ever ended since it was started."""
+        state = self._containers.state(instance)
         if not state.exists:
             return "it was removed by somebody"
-        if not state.running or state.restarts:
+        if not state.running:
             return "it ran out of memory" if state.out_of_memory else "it ended"
         check = check_of(service)
         if check is None:

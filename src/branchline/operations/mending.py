@@ -11,7 +11,7 @@ from typing import Any
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.deployment import Deployment, Fence
 from branchline.domain.environment import Environment, Tier
-from branchline.domain.errors import BranchlineError, PlatformBroke, TakenOver, TimedOut
+from branchline.domain.errors import BranchlineError, DeploymentFailed, PlatformBroke, TakenOver, TimedOut
 from branchline.domain.manifest import Manifest
 from branchline.domain.pipeline import Stage
 from branchline.domain.project import Project
@@ -91,7 +91,6 @@ class Mending:
         self._tier = tier
         self._log_limit = log_limit
         self._known: dict[int, _Live] = {}
-        self._unwell: dict[int, tuple[Instance, BranchlineError]] = {}
 
     def chore(self) -> Chore:
         """What a runner should do again and again."""
@@ -146,7 +145,7 @@ class Mending:
             return
         fence = self._fence(place, live) if lacks else None
         if fence is None:  # all is there, or somebody deploys now, which mends it as well
-            if place.trouble and not lacks:
+            if place.trouble and not lacks and not self._faults(live, self._instances(place, live)):
                 self._note_trouble(place, live, "")
             return
         with closing(DeploymentLog(self._store, live.deployment.id, self._log_limit)) as log:
@@ -161,10 +160,8 @@ class Mending:
             except BranchlineError as error:
                 # A container's own words may be in it, and a container knows secrets.
                 why = log.clean(f"{error.sentence} {error.hint}")
-                unwell, _ = self._unwell.get(live.deployment.id, (None, None))
                 with suppress(BranchlineError):  # where somebody is left to lead users to
-                    instances = self._containers.instances(place, live.deployment.id)
-                    self._lead(place, live, [one for one in instances if one != unwell], fence)
+                    self._lead_to_the_well(place, live, fence)
                 self._note_trouble(place, live, f"{_listed(lacks)}, and cannot be put back: {why}")
                 return
             log.muted = False
@@ -179,7 +176,7 @@ class Mending:
         if lacks:
             # Containers that look into a removed folder still serve: one after the other, when all else is there.
             return [one for one in lacks if not one.startswith(INSIDE)] or lacks[:1]
-        leads_to = routes(live.manifest, self._containers.instances(place, live.deployment.id))
+        leads_to = routes(live.manifest, self._instances(place, live))
         whole = self._proxy.leads(place, live.hostnames, leads_to)
         return [] if whole or self._proxy.leads(place, self._own(place, live), leads_to) else [_ROUTES]
 
@@ -211,36 +208,52 @@ class Mending:
             self._containers.stop(place, number, _STOP)
         if lacks != [_ROUTES]:
             self._launch.put_back(scene)
-        instances = self._containers.instances(place, number)
+        instances = self._instances(place, live)
         # Only for those: how the others fare, and whether they ever crashed, is not what is mended here.
         missed = {lack.removesuffix(STOPPED) for lack in lacks}
-        fresh = [one for one in instances if NETWORK in lacks or f"{one.service} {one.replica}" in missed]
+        fresh = [one for one in instances if NETWORK in lacks or _title(one) in missed]
         self._health.await_all(fresh, live.manifest.services, scene.log, scene.stop)
-        self._lead(place, live, instances, fence)
+        if faults := self._lead_to_the_well(place, live, fence):
+            raise _unwell(faults)
 
     def _start_anew(self, scene: Scene, live: _Live, fence: Fence, title: str) -> None:
         """Start one container again, while the others of its service have its users.
 
-        Raises what kept the one before it from becoming healthy, as long as that one is not: else the same would befall
-        one after the other until nobody is left.
+        Raises DeploymentFailed (`replica_unwell`) where one of these is not well: it may be the one before, and the
+        same would befall one after the other until nobody is left.
         """
-        place, number, services = scene.environment, live.deployment.id, live.manifest.services
-        before, why = self._unwell.get(number, (None, None))
-        if before and why and self._health.sick(before, services[before.service]):
-            raise why
-        instances = self._containers.instances(place, number)
-        (instance,) = [one for one in instances if f"{one.service} {one.replica}" == title]
+        place, services = scene.environment, live.manifest.services
+        instances = self._instances(place, live)
+        (instance,) = [one for one in instances if _title(one) == title]
         others = [one for one in instances if one != instance]
-        if any(one.service == instance.service for one in others):
+        siblings = [one for one in others if one.service == instance.service]
+        if faults := self._faults(live, siblings):
+            raise _unwell(faults)
+        if siblings:
             self._lead(place, live, others, fence)
         self._containers.restart(instance, services[instance.service].stop_grace_period)
-        try:
-            self._health.await_all([instance], services, scene.log, scene.stop)
-        except BranchlineError as error:
-            self._unwell = {**self._unwell, number: (instance, error)}
-            raise
-        self._unwell.pop(number, None)
-        self._lead(place, live, instances, fence)
+        self._health.await_all([instance], services, scene.log, scene.stop)
+        if faults := self._lead_to_the_well(place, live, fence):
+            raise _unwell(faults)
+
+    def _lead_to_the_well(self, place: Environment, live: _Live, fence: Fence) -> dict[Instance, str]:
+        """Lead users to the containers that are well; tell what is wrong with the others.
+
+        Where nobody of a service is well, users are led to all of it: one may recover before the next look.
+        """
+        instances = self._instances(place, live)
+        faults = self._faults(live, [one for one in instances if live.manifest.services[one.service].routes])
+        well = {one.service for one in instances if one not in faults}
+        self._lead(place, live, [one for one in instances if one not in faults or one.service not in well], fence)
+        return faults
+
+    def _faults(self, live: _Live, instances: list[Instance]) -> dict[Instance, str]:
+        """What is wrong with which of these now."""
+        services = live.manifest.services
+        return {one: fault for one in instances if (fault := self._health.fault(one, services[one.service]))}
+
+    def _instances(self, place: Environment, live: _Live) -> list[Instance]:
+        return self._containers.instances(place, live.deployment.id)
 
     def _lead(self, place: Environment, live: _Live, instances: list[Instance], fence: Fence) -> None:
         self._proxy.switch(place, self._own(place, live), routes(live.manifest, instances), fence)
@@ -261,6 +274,18 @@ class Mending:
         records.register.add(AuditEvent(kind, "platform", about.project, about.environment, about.id, detail))
 
 
+def _unwell(faults: dict[Instance, str]) -> DeploymentFailed:
+    return DeploymentFailed(
+        f"{', '.join(f'{_title(one)} is not well ({fault})' for one, fault in faults.items())}."[:500],
+        code="replica_unwell",
+        hint="Users are led to the others of its service, where there are any.",
+    )
+
+
+def _title(instance: Instance) -> str:
+    return f"{instance.service} {instance.replica}"
+
+
 def _listed(lacks: list[str]) -> str:
     text = ", ".join(lacks)
-    return f"{text[:1].upper()}{text[1:]} {'is' if len(lacks) == 1 else 'are'} missing"
+    return f"{text[:1].upper()}{text[1:]} {'are' if len(lacks) > 1 or lacks == [_ROUTES] else 'is'} missing"
