@@ -36,8 +36,16 @@ class ConfigChange:
 class ConfigChanges(Protocol):
     """The changes of layers. Each is written down before the config's store is asked, and again afterwards."""
 
-    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
-        """Note that this is about to be written onto version `base`."""
+    def begin(
+        self,
+        project: Project,
+        layer: Layer,
+        base: int,
+        actor: str,
+        keys: Mapping[str, Done],
+        at: datetime | None = None,
+    ) -> int:
+        """Note that this is about to be written onto version `base`; now, or that it was `at` some time before."""
 
     def end(self, change: int, version: int) -> ConfigChange | None:
         """Note the version that it made; return it, unless somebody has noted or forgotten it before.

@@ -289,6 +289,24 @@ def test_services_and_commands_find_their_own_secrets_and_no_others(
     assert not (folder / "command-release").exists()
 
 
+def test_a_container_whose_secrets_lie_elsewhere_by_now_is_made_anew_when_it_has_to_start(
+    docker_api: APIClient,
+    docker_containers: DockerContainers,
+    environment: Environment,
+    start: Callable[..., list[Instance]],
+    web: ServiceSpec,
+) -> None:
+    (before,) = start(environment, 1, web)
+    spec = replace(web, files={"ANSWER": Secret("hunter-two-42")})
+    made = docker_api.inspect_container(before.name)["Id"]
+    assert start(environment, 1, spec) == [before]
+    assert docker_api.inspect_container(before.name)["Id"] == made, "what serves is left alone"
+    docker_api.kill(before.name)
+    assert start(environment, 1, spec) == [before]
+    read = ["python3", "-c", "print(open('/run/secrets/ANSWER').read())"]
+    assert docker_containers.probe_command(before, read, 10) == (True, "hunter-two-42")
+
+
 def test_no_port_is_published_logs_are_bounded_and_crashes_mended(
     docker_api: APIClient, environment: Environment, start: Callable[..., list[Instance]], web: ServiceSpec
 ) -> None:

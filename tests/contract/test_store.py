@@ -266,6 +266,9 @@ def test_changes_of_config_are_noted_before_and_after(store: Store, project: Pro
         assert records.config.forget(other)
         assert not records.config.forget(other)
         assert [one.id for one in records.config.unfinished() if one.layer.project == project.name] == [second]
+        before = datetime.now(UTC) - timedelta(minutes=9)
+        records.config.begin(project, Layer(project.name, "staging"), 0, "ada", {}, at=before)
+        assert [one.at for one in records.config.of(Layer(project.name, "staging"))] == [before]
         newest, oldest = records.config.of(layer)
         assert records.config.of(Layer(project.name, "develop")) == []
     assert (newest.id, newest.actor, newest.base, newest.version) == (second, "bob", 0, None)

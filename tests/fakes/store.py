@@ -387,9 +387,17 @@ class MemoryConfigChanges:
     def __init__(self, tables: Tables) -> None:
         self._t = tables
 
-    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
+    def begin(
+        self,
+        project: Project,
+        layer: Layer,
+        base: int,
+        actor: str,
+        keys: Mapping[str, Done],
+        at: datetime | None = None,
+    ) -> int:
         number = self._t.changes[-1].id + 1 if self._t.changes else 1
-        self._t.changes.append(ConfigChange(number, layer, base, None, actor, _now(), dict(keys)))
+        self._t.changes.append(ConfigChange(number, layer, base, None, actor, at or _now(), dict(keys)))
         return number
 
     def end(self, change: int, version: int) -> ConfigChange | None:

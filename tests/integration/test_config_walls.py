@@ -375,3 +375,14 @@ def test_what_no_process_can_be_given_is_refused_though_it_was_written_past_us(
             read()
         assert caught.value.code == "config_unusable"
         assert "hush" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_value_that_no_process_can_be_given_can_be_taken_out(store: RealConfigStore, project: str) -> None:
+    layer, values = Layer(project, "alpha"), {"FINE": "1", "LONG": "x" * 200_000}
+    answer = server(store).ask("POST", f"nonprod/data/{project}/env/alpha", data=values)
+    assert answer.status_code == 200, answer.text
+    writer = store.writer()
+    found = writer.keys(layer)
+    assert (found.shown, found.hidden) == (frozenset(values), frozenset())
+    assert writer.write(layer, {"LONG": None}, found.version) == found.version + 1
+    assert {key: str(one.reveal()) for key, one in writer.read(layer).entries.items()} == {"FINE": "1"}

@@ -87,6 +87,14 @@ def older(postgres_platform: Postgres) -> Iterator[sa.Engine]:
     admin.dispose()
 
 
+def test_tables_of_a_newer_version_are_left_alone(older: sa.Engine) -> None:
+    with older.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    schema.migrate(older)
+    with older.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
 def test_what_was_pinned_before_there_were_layers_is_still_pinned(older: sa.Engine) -> None:
     with older.begin() as connection:
         connection.execute(sa.text("INSERT INTO project (name, repository) VALUES ('shop', '/srv/shop.git')"))

@@ -131,6 +131,7 @@ def test_keys_that_only_the_embedded_store_needs_are_not_asked_for(folder: Path)
     os.utime(folder / "operator.pem", (old, old))
     (folder / "openbao-seal.key").unlink()
     assert told(folder) == ["openbao-seal.key is missing", "operator.pem is 367 days old"]
+    (folder / "operator.next.pub").write_text("public")
     assert list(key_files.troubles(folder, foreign_store=True)) == []
     [listed] = [key for key in key_files.inventory(folder, foreign_store=True) if key.name == "operator.pem"]
     assert (listed.rotated_as, listed.purpose.rpartition("; ")[2]) == ("", "not in use")

@@ -85,6 +85,10 @@ def test_files_of_before_they_were_listed_count_as_long_as_there_are_any(files: 
     for path in folder.iterdir():
         path.unlink()
     assert not files.whole(folder)
+    # A version before gave all services of a deployment one folder.
+    assert not files.whole(folder.parent), "what is there now is for others"
+    (folder.parent / "A").write_text("one")
+    assert files.whole(folder.parent)
 
 
 def test_they_are_never_written_to_a_disk(tmp_path: Path, memory: Path) -> None:
@@ -149,11 +153,13 @@ def test_what_a_killed_process_needed_for_a_moment_goes(files: SecretFiles) -> N
         ended = subprocess.Popen(["true"])
         ended.wait()
         pid = process.name.partition("-")[0]
+        of_a_version_before = process.with_name(pid) / "build-x"
+        of_a_version_before.mkdir(parents=True)
         for name in (f"{ended.pid}-1", f"{pid}-1", str(ended.pid)):  # gone, or gone and of a number that is used again
             (process.with_name(name) / "x").mkdir(parents=True)
             (process.with_name(name) / "x" / "0").write_text("hush")
         files.forget_moments()
-        assert list(process.parent.iterdir()) == [process]
+        assert sorted(process.parent.iterdir()) == [of_a_version_before.parent, process]
         assert mine["A"].read_text() == "one"
 
 

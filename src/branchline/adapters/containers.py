@@ -29,7 +29,6 @@ from branchline.ports import (
     FOLDER,
     INSIDE,
     NETWORK,
-    SECRETS,
     STOPPED,
     Instance,
     InstanceState,
@@ -217,10 +216,12 @@ class DockerContainers:
         """Whether secrets' files are gone, and which of the containers look into a folder that was removed."""
         whole, lacks = True, list[str]()
         for one in containers:
-            for folder in [Path(mount["Source"]) for mount in one["Mounts"] if mount["Destination"] == SECRETS]:
-                whole = whole and self._files.whole(folder)
-                if (process := self._process(one["Id"])) and self._files.lost_to(folder, process):
-                    lacks.append(f"{INSIDE}{one['Labels'][names.SERVICE]} {one['Labels'][names.REPLICA]}")
+            folder = names.secrets_folder(one)
+            if folder is None or not self._files.holds(folder):
+                continue
+            whole = whole and self._files.whole(folder)
+            if (process := self._process(one["Id"])) and self._files.lost_to(folder, process):
+                lacks.append(f"{INSIDE}{one['Labels'][names.SERVICE]} {one['Labels'][names.REPLICA]}")
         return [*([] if whole else [FOLDER]), *sorted(lacks)]
 
     def _process(self, container: str) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from branchline.adapters.docker_engine import DockerEngine
 from branchline.domain.environment import Environment
-from branchline.ports import Instance
+from branchline.ports import SECRETS, Instance
 
 INSTANCE = "branchline.instance"
 PROJECT = "branchline.project"
@@ -71,6 +72,14 @@ def instance_of(container: Mapping[str, Any]) -> Instance:
         address=labels[ADDRESS],
         port=int(labels[PORT]) if labels[PORT] else None,
     )
+
+
+def secrets_folder(container: Mapping[str, Any]) -> Path | None:
+    """The folder on the host that a container finds at the place of secrets; None where it is given none."""
+    for mount in container["Mounts"]:
+        if mount["Destination"] == SECRETS and mount["Type"] == "bind":
+            return Path(mount["Source"])
+    return None
 
 
 def find(

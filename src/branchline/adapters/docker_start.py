@@ -151,7 +151,12 @@ class Starter:
         return {}
 
     def _start_all(self, plan: Sequence[NewContainer], existing: Sequence[Mapping[str, Any]], stop: Interrupt) -> None:
-        states = {one["Names"][0].lstrip("/"): str(one["State"]) for one in existing}
+        there = {one["Names"][0].lstrip("/"): one for one in existing}
+        states = {name: str(one["State"]) for name, one in there.items()}
+        for new in plan:
+            # Made when its secrets lay elsewhere, by a version before or in another memory: it is made anew.
+            if new.name in there and names.secrets_folder(there[new.name]) != new.secrets:
+                states[new.name] = "running" if states[new.name] == "running" else "dead"
         with ThreadPoolExecutor(_STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             starts = [
                 pool.submit(self._start_one, new, states.get(new.name), stop)

@@ -39,8 +39,8 @@ class Stored:
             raise PlatformBroke(
                 f"The config of {layer} cannot be used: {error.sentence}",
                 code="config_unusable",
-                hint=f"It was not written by Branchline: take it out of {layer.path} in the store. "
-                "`branchline vault login` gets you into the embedded one.",
+                hint="It was not written by Branchline: `branchline config unset` takes it out. Where its name is at "
+                f"fault, mend {layer.path} in the store; `branchline vault login` opens the embedded one.",
             ) from None
         return Document(layer, self.version, entries)
 

@@ -59,7 +59,10 @@ class SecretFiles:
     def remove(self, environment: Environment, deployment: int, user: str = "") -> None:
         """Remove the files of a deployment, or of one user in it."""
         for folder in self._mine():
-            shutil.rmtree(folder / environment.key / f"d{deployment}" / user, ignore_errors=True)
+            place = folder / environment.key / f"d{deployment}" / user
+            shutil.rmtree(place, ignore_errors=True)
+            if user:
+                _listing(place).unlink(missing_ok=True)
 
     def remove_all(self, environment: Environment) -> None:
         """Remove all files of an environment."""
@@ -69,6 +72,10 @@ class SecretFiles:
     def whole(self, folder: Path) -> bool:
         """Whether the files that `write` has put into this folder last are all there."""
         return any(folder.is_relative_to(ours) for ours in self._mine()) and _whole(folder)
+
+    def holds(self, folder: Path) -> bool:
+        """Whether this is the place of a folder of ours, be it there or not."""
+        return any(folder.is_relative_to(root / self._name) for root in self._roots)
 
     def lost_to(self, folder: Path, process: int) -> bool:
         """Whether a process looks into such a folder that was removed: what is written now it never sees.
@@ -111,7 +118,8 @@ class SecretFiles:
         """Remove what processes that were killed have left of theirs."""
         for folder in self._mine():
             for process in (folder / _MOMENTARY).glob("*"):
-                if _life(process.name.partition("-")[0]) != process.name:
+                pid, _, started = process.name.partition("-")
+                if _life(pid) != process.name and (started or not Path("/proc", pid).exists()):
                     shutil.rmtree(process, ignore_errors=True)
 
     @property
@@ -182,12 +190,12 @@ def _listing(folder: Path) -> Path:
 
 def _whole(folder: Path) -> bool:
     try:
-        there = {path.name for path in folder.iterdir()}
+        there = {path.name for path in folder.iterdir() if path.is_file()}
     except OSError:
         return False
     try:
         wanted = _listing(folder).read_text().split()
-    except OSError:  # removed too, or written before there were any: a folder is made for at least one file
+    except OSError:  # removed too, or written by a version that made none, and a folder for one file at least
         return bool(there)
     return there.issuperset(wanted)
 

@@ -93,9 +93,12 @@ class VaultConfigWriter:
     def keys(self, layer: Layer) -> Keys:
         """Which keys a layer has; works for production too, where none is ever hidden."""
         stored = self._look(layer)
-        if layer.tier is Tier.PRODUCTION:  # where no value tells whether it hides
-            return Keys(stored.version, frozenset(stored.entries or {}))
-        return stored.document(layer).keys
+        entries = stored.entries or {}
+        if layer.tier is Tier.PRODUCTION:
+            return Keys(stored.version, frozenset(entries))
+        # Not by way of a document: what no process can be given must be seen here, to be taken out.
+        shown = {key for key, value in entries.items() if value is not None}
+        return Keys(stored.version, frozenset(shown), frozenset(entries) - shown)
 
     def versions(self, layer: Layer) -> list[Written]:
         """The versions that the store knows of, newest first."""

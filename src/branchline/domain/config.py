@@ -71,7 +71,7 @@ def check_key(key: str) -> str:
 
 
 def is_platforms(key: str) -> bool:
-    """Whether containers are told this by the platform itself, whatever a config says."""
+    """Whether the platform tells containers this itself; `PORT` only those of a service that has one."""
     return key == "PORT" or key.startswith("BRANCHLINE_")
 
 
@@ -81,7 +81,7 @@ def check_settable(key: str) -> str:
         raise BadInput(
             f"The platform writes {key} itself.",
             code="platforms_key",
-            hint="Take it out: what a config says of it would reach no container.",
+            hint="Take it out: containers are told what the platform says of it.",
         )
     return key
 

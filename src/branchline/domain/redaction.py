@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
 from branchline.domain.printable import CUT, printable
@@ -29,6 +29,9 @@ _KNOWN = _PIECE + _STEP - 1
 _SIGNS = re.compile(rf"[A-Za-z0-9+/_-]{{{_KNOWN},}}")
 _LAST_SIGNS = re.compile(r"(?<!\S)([A-Za-z0-9+/_-]{4,})={0,2}\s*\Z")  # builders put words before each line
 _NARROWEST_WRAP = 64
+_MARKS = 3
+"""So many cuts of a line are looked at, the last ones: who cuts leaves one, and a sentence may quote two."""
+
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
@@ -44,24 +47,31 @@ class Redactor:
 
     def __init__(self) -> None:
         self._values: frozenset[str] = frozenset()
-        self._needles: frozenset[str] = frozenset()
-        self._beginnings: frozenset[str] = frozenset()
+        # Thousands of needles and pieces, and hardly a line that holds one: each is looked for only where the signs
+        # that it begins with are.
+        self._needles: Mapping[str, frozenset[str]] = {}
+        self._begun_with: frozenset[str] = frozenset()
+        self._encoded_with: frozenset[str] = frozenset()
         self._pieces: frozenset[str] = frozenset()
         self._ends: frozenset[str] = frozenset()
 
     def hide(self, values: Iterable[str]) -> None:
         """From now on these values are hidden, besides those of earlier calls."""
-        values = set(values) - self._values  # each costs a third of a millisecond, and stages tell the same again
+        values = set(values) - self._values  # each costs a millisecond or, where it is large, many; stages repeat them
         raw = {form for value in values for form in _forms(value)}
         forms = {shown for form in raw for shown in (form, printable(form)) if _is_worth_hiding(shown)}
         cores = {core for value in values for whole in _wholes(value) for core in _base64_cores(whole)}
         pieces = {core[at : at + _PIECE] for core in cores for at in range(0, len(core) - _PIECE + 1, _STEP)}
         ends = {core[-size:] for core in cores for size in range(SHORTEST_VALUE, min(len(core) + 1, _KNOWN))}
-        # Beginnings first: a line may come in between.
-        self._beginnings |= {text[:SHORTEST_VALUE] for texts in (forms, pieces, ends) for text in texts}
-        self._needles |= forms
+        needles = {head: set(known) for head, known in self._needles.items()}
+        for form in forms:
+            needles.setdefault(form[:SHORTEST_VALUE], set()).add(form)
+        # Other threads redact meanwhile: each of these is exchanged in one move, what is looked at first the last.
         self._pieces |= pieces
         self._ends |= ends
+        self._encoded_with |= {text[:SHORTEST_VALUE] for texts in (pieces, ends) for text in texts}
+        self._begun_with |= {form[:size] for form in forms for size in range(1, SHORTEST_VALUE)}
+        self._needles = {head: frozenset(known) for head, known in needles.items()}
         self._values |= values
 
     def redact(self, text: str) -> str:
@@ -74,17 +84,17 @@ class Redactor:
         """Where secrets are; again and again, since a cover may complete another secret."""
         if "://" in text:
             yield from (match.span(1) for match in _URL_PASSWORD.finditer(text) if match[1] != MASK)
-        # Thousands of needles and pieces, and hardly a line that holds one: ask for all of their beginnings at once.
-        windows = [text[at : at + SHORTEST_VALUE] for at in range(len(text) - SHORTEST_VALUE + 1)]
-        if not self._beginnings.isdisjoint(windows):
-            for needle in self._needles:
+        windows = {text[at : at + SHORTEST_VALUE] for at in range(len(text) - SHORTEST_VALUE + 1)}
+        for head in self._needles.keys() & windows:
+            for needle in self._needles[head]:
                 start = text.find(needle)
                 while start >= 0:
                     yield start, start + len(needle)
                     start = text.find(needle, start + 1)
+        if not self._encoded_with.isdisjoint(windows):
             yield from self._wrapped(text)
         if "… [" in text:
-            for mark in CUT.finditer(text):
+            for mark in list(CUT.finditer(text))[-_MARKS:]:
                 yield from self._begun(text, mark.start(), shortest=1)
                 if (match := _URL_PASSWORD_CUT.search(text, 0, mark.start())) and match[1] != MASK:
                     yield match.span(1)
@@ -105,18 +115,17 @@ class Redactor:
                 yield from self._begun(text, end, shortest=SHORTEST_VALUE)
 
     def _begun(self, text: str, end: int, shortest: int) -> Iterator[tuple[int, int]]:
-        """What stands before `end` and begins a secret: for each the longest that is not shorter than `shortest`."""
+        """What stands before `end` and begins a secret: the longest that is not shorter than `shortest`."""
         done = end - len(text[:end].rpartition(MASK)[2])
-        for needle in self._needles:
-            head = needle[:SHORTEST_VALUE]
-            at = text.find(head, max(done, end - len(needle)), end)
-            while at >= 0 and not needle.startswith(text[at:end]):
-                at = text.find(head, at + 1, end)
-            if at < 0:
-                sizes = (size for size in range(SHORTEST_VALUE - 1, shortest - 1, -1) if size <= end - done)
-                at = next((end - size for size in sizes if head.startswith(text[end - size : end])), -1)
-            if at >= 0:
+        for at in range(done, end - SHORTEST_VALUE + 1):
+            known = self._needles.get(text[at : at + SHORTEST_VALUE], ())
+            if any(needle.startswith(text[at:end]) for needle in known):
                 yield at, end
+                return
+        for size in range(SHORTEST_VALUE - 1, shortest - 1, -1):
+            if size <= end - done and text[end - size : end] in self._begun_with:
+                yield end - size, end
+                return
 
 
 def _cover(text: str, spans: list[tuple[int, int]]) -> str:

@@ -53,7 +53,7 @@ class ConfigLedger:
             time.sleep(random.uniform(0.005, 0.1))  # noqa: S311 spreads writers out, guards nothing
 
     def _write(self, actor: str, project: Project, layer: Layer, changes: Mapping[str, Change], base: int) -> int:
-        keys = {key: _done(one) for key, one in changes.items()}
+        keys, started = {key: _done(one) for key, one in changes.items()}, datetime.now(UTC)
         with self._store.transaction() as records:
             begun = records.config.begin(project, layer, base, actor, keys)
         try:
@@ -71,7 +71,8 @@ class ConfigLedger:
             ended = records.config.end(begun, version)
             if ended is None and all(one.version != version for one in records.config.of(layer)):
                 # It took so long that whoever settled took us for dead.
-                ended = records.config.end(records.config.begin(project, layer, base, actor, keys), version)
+                again = records.config.begin(project, layer, base, actor, keys, at=started)
+                ended = records.config.end(again, version)
             if ended is not None:
                 self._tell(records, ended)
         return version

@@ -21,7 +21,7 @@ from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
 from branchline.operations.scene import Scene
 from branchline.operations.traffic import routes
-from branchline.ports import INSIDE, NETWORK, STOPPED, Containers, Instance, Proxy
+from branchline.ports import FOLDER, INSIDE, NETWORK, STOPPED, Containers, Instance, Proxy
 from branchline.records import Records, Store
 
 EVERY = 10.0
@@ -208,6 +208,12 @@ class Mending:
             self._containers.stop(place, number, _STOP)
         if lacks != [_ROUTES]:
             self._launch.put_back(scene)
+        if FOLDER in lacks and FOLDER in self._lacks(place, live):
+            raise DeploymentFailed(
+                "Its containers were made to find their secrets elsewhere.",
+                code="not_put_back",
+                hint="Deploy again: that makes them anew.",
+            )
         instances = self._instances(place, live)
         # Only for those: how the others fare, and whether they ever crashed, is not what is mended here.
         missed = {lack.removesuffix(STOPPED) for lack in lacks}

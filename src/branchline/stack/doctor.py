@@ -160,7 +160,7 @@ def _secrets(layout: Layout) -> Iterator[Finding]:
         root = SecretFiles(layout.instance).root()
     except BranchlineError as error:
         return iter([Finding("secrets", False, error.sentence, error.hint)])
-    return memory(root, os.geteuid())
+    return memory(root, (layout.home / "keys").stat().st_uid)  # whoever runs the platform, not whoever asks
 
 
 def memory(root: Path, user: int, machine: Path = Path("/")) -> Iterator[Finding]:
@@ -186,7 +186,9 @@ def _removes_ipc(machine: Path) -> bool:
     """Whether systemd's logind removes what a person leaves in shared memory, as it does unless it is told not to."""
     if not (machine / "run/systemd/system").is_dir():
         return False
-    settings = [machine / "etc/systemd/logind.conf", *sorted((machine / "etc/systemd/logind.conf.d").glob("*.conf"))]
+    folders = [machine / place / "systemd/logind.conf.d" for place in ("usr/lib", "run", "etc")]
+    by_name = {path.name: path for folder in folders for path in folder.glob("*.conf")}  # later folders win
+    settings = [machine / "etc/systemd/logind.conf", *(by_name[name] for name in sorted(by_name))]
     said = ""
     for path in settings:
         with contextlib.suppress(OSError):

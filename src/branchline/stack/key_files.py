@@ -124,7 +124,7 @@ def troubles(
     for path in [*sorted(_secrets(folder)), *filter(Path.exists, others)]:
         yield from _exposed(path, owners)
     yield from _misplaced(folder)
-    for name in _half_rotated(folder):
+    for name in _half_rotated(folder) - (EMBEDDED if foreign_store else set()):
         text = f"the rotation of {name} has not ended: the old key is good yet"
         yield Trouble(text, f"branchline keys rotate {name}")
     for key in inventory(folder, foreign_store=foreign_store):
@@ -158,9 +158,9 @@ def _misplaced(folder: Path) -> Iterator[Trouble]:
             yield Trouble(f"they lie in the git work tree {parent}", hint)
 
 
-def _half_rotated(folder: Path) -> list[str]:
-    halves = [name for name in SIGNING_KEYS if (folder / f"{name}.next.pub").exists()]
-    return [*halves, *([SEAL] if len(seal_keys.in_use(folder)) > 1 or seal_keys.retired(folder) else [])]
+def _half_rotated(folder: Path) -> set[str]:
+    halves = {name for name in SIGNING_KEYS if (folder / f"{name}.next.pub").exists()}
+    return halves | ({SEAL} if len(seal_keys.in_use(folder)) > 1 or seal_keys.retired(folder) else set())
 
 
 def _secrets(folder: Path) -> list[Path]:

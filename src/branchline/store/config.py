@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -18,11 +19,21 @@ class SqlConfigChanges:
     def __init__(self, connection: sa.Connection) -> None:
         self._db = connection
 
-    def begin(self, project: Project, layer: Layer, base: int, actor: str, keys: Mapping[str, Done]) -> int:
-        """Note that this is about to be written onto version `base`."""
+    def begin(
+        self,
+        project: Project,
+        layer: Layer,
+        base: int,
+        actor: str,
+        keys: Mapping[str, Done],
+        at: datetime | None = None,
+    ) -> int:
+        """Note that this is about to be written onto version `base`; now, or that it was `at` some time before."""
         new = t.config_change.insert().values(
             project_id=project.id, layer=layer.name, base=base, actor=actor, keys=dict(keys)
         )
+        if at is not None:
+            new = new.values(at=at)
         return int(self._db.execute(new.returning(t.config_change.c.id)).scalar_one())
 
     def end(self, change: int, version: int) -> ConfigChange | None:
