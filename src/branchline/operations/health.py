@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from branchline.domain.errors import DeploymentFailed
 from branchline.domain.manifest import HealthCheck, Service
-from branchline.ports import Containers, Instance, Interrupt, Log, Probes
+from branchline.ports import Containers, Instance, InstanceState, Interrupt, Log, Probes
 
 STEADY_SECONDS = 2.0
 """A service with neither port nor healthcheck is healthy once it has run this long without a restart."""
@@ -71,11 +71,13 @@ class Health:
         state = self._containers.state(instance)
         if state.restarts:
             return "it ran out of memory" if state.out_of_memory else "it ended"
-        return self.fault(instance, service)
+        return self._fault(instance, service, state)
 
     def fault(self, instance: Instance, service: Service) -> str:
         """The same, whether or not it ever ended since it was started."""
-        state = self._containers.state(instance)
+        return self._fault(instance, service, self._containers.state(instance))
+
+    def _fault(self, instance: Instance, service: Service, state: InstanceState) -> str:
         if not state.exists:
             return "it was removed by somebody"
         if not state.running:
