@@ -13,6 +13,7 @@ import pytest
 
 from branchline.adapters.secret_files import remove_instance_files
 from branchline.operations.mending import EVERY
+from branchline.ports import FOLDER
 from tests.e2e.platform import Platform
 
 pytestmark = pytest.mark.e2e
@@ -147,5 +148,5 @@ def test_secrets_in_memory_are_written_again_when_the_machine_was_restarted(plat
     platform.up()
     wait_until(lambda: platform.version(name) == "1")
     wait_until(lambda: len(mended(platform, name)) == 1)
-    assert mended(platform, name)[0] == ["web 1 (stopped)", "web 2 (stopped)", "worker 1 (stopped)"]
+    assert mended(platform, name)[0] == ["web 1 (stopped)", "web 2 (stopped)", "worker 1 (stopped)", FOLDER]
     assert shown(platform, name) == ""
