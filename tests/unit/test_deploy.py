@@ -562,6 +562,7 @@ def test_a_killed_runner_is_followed_by_another(world: World, stage: Stage, mome
     [
         ("source", "checkout"),
         ("images", "build"),
+        ("containers", "ensure_network"),
         ("databases", "ensure_scratch"),
         ("images", "publish"),
         ("images", "pull"),
@@ -592,6 +593,7 @@ def test_who_comes_back_late_changes_nothing(
     assert [world.deployment(one).state for one in (asked.id, newest[0].id)] == [State.SUCCEEDED] * 2
     assert world.serving() == {newest[0].id} == {world.live()}
     assert world.containers.running(world.environment) == [newest[0].id]
+    assert len(world.containers.networks) == 1, "the places of tests are gone, those of the latecomer too"
     assert world.kinds(asked.id).count(Kind.STAGE_ENDED) == 11
     assert world.kinds(asked.id).count(Kind.DEPLOYMENT_FINISHED) == 1
     assert world.faults == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from branchline.domain.config import Secret
@@ -101,7 +101,11 @@ class Pipeline:
         try:
             status = self._run_tests(scene, test, place)
         except TakenOver:
-            raise  # the runner that carries on has begun them anew
+            # The runner that carries on has begun them anew in a place of its own, and left this one clean; what was
+            # made here since is nobody's but ours.
+            with suppress(PlatformBroke):
+                self._leave(scene.manifest, place)
+            raise
         except Exception:
             self._leave(scene.manifest, place)
             raise
