@@ -151,15 +151,13 @@ class Starter:
         return {}
 
     def _start_all(self, plan: Sequence[NewContainer], existing: Sequence[Mapping[str, Any]], stop: Interrupt) -> None:
-        there = {one["Names"][0].lstrip("/"): one for one in existing}
-        states = {name: str(one["State"]) for name, one in there.items()}
-        for new in plan:
-            # Made when its secrets lay elsewhere, by a version before or in another memory: it is made anew.
-            if new.name in there and names.secrets_folder(there[new.name]) != new.secrets:
-                states[new.name] = "running" if states[new.name] == "running" else "dead"
+        states = {one["Names"][0].lstrip("/"): str(one["State"]) for one in existing}
+        folders = {one["Names"][0].lstrip("/"): names.secrets_folder(one) for one in existing}
+        # Made when its secrets lay elsewhere, by a version before or in another memory: it is made anew.
+        stale = {new.name for new in plan if folders.get(new.name, new.secrets) != new.secrets}
         with ThreadPoolExecutor(_STARTS_AT_ONCE, thread_name_prefix="start") as pool:
             starts = [
-                pool.submit(self._start_one, new, states.get(new.name), stop)
+                pool.submit(self._start_one, new, "dead" if new.name in stale else states.get(new.name), stop)
                 for new in plan
                 if states.get(new.name) != "running"
             ]
