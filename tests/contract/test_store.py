@@ -267,10 +267,13 @@ def test_changes_of_config_are_noted_before_and_after(store: Store, project: Pro
         assert not records.config.forget(other)
         assert [one.id for one in records.config.unfinished() if one.layer.project == project.name] == [second]
         before = datetime.now(UTC) - timedelta(minutes=9)
-        records.config.begin(project, Layer(project.name, "staging"), 0, "ada", {}, at=before)
+        third = records.config.begin(project, Layer(project.name, "staging"), 0, "ada", {}, at=before)
         assert [one.at for one in records.config.of(Layer(project.name, "staging"))] == [before]
+        assert records.config.forget(third)
         newest, oldest = records.config.of(layer)
         assert records.config.of(Layer(project.name, "develop")) == []
+    with store.transaction() as records:
+        assert records.config.forget(second), "a server on this database would settle what is left open"
     assert (newest.id, newest.actor, newest.base, newest.version) == (second, "bob", 0, None)
     assert (oldest.version, oldest.keys) == (1, {"A": Done.SET, "B": Done.HIDDEN})
     assert oldest.layer == layer

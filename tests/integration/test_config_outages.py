@@ -168,6 +168,23 @@ def speaking(handler: type[_Strange]) -> Iterator[str]:
         web.server_close()
 
 
+def test_a_slow_store_is_waited_for(home_layout: Layout) -> None:
+    """Each answer comes late, and none too late."""
+
+    class Handler(_Strange):
+        answer = '{"data": {"version": 1}}'
+
+        def _send(self, status: int, kind: str, text: str) -> None:
+            time.sleep(2.5)
+            super()._send(status, kind, text)
+
+    with speaking(Handler) as url:
+        writer = VaultConfigWriter(url, partial(home_layout.key, "server.pem"))
+        began = time.monotonic()
+        assert writer.write(Layer("shop", "production"), {"A": Secret(VALUE)}, 0) == 1
+        assert time.monotonic() - began > 7
+
+
 @pytest.mark.parametrize(("cut", "works"), [(0, True), (2, True), (3, False), (9, False)])
 def test_logins_that_are_cut_off_are_tried_again(home_layout: Layout, cut: int, works: bool) -> None:
     asked: list[str] = []

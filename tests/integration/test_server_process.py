@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 from uuid import uuid4
@@ -21,16 +21,21 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from branchline.config_records import Done
 from branchline.domain.access import Role
+from branchline.domain.config import Secret
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Destination, Tier
+from branchline.domain.layers import Layer
 from branchline.layout import Layout, Ports
 from branchline.ports import Revision
 from branchline.server.dashboard.sessions import session_key
 from branchline.settings import Settings
+from branchline.stack.openbao import OpenBao
 from branchline.store.database import SqlStore
 from branchline.wire import LogEvent
 from tests.integration.served import eventually
+from tests.openbao import RealConfigStore
 
 IN_MEMORY = """
 import sys
@@ -231,6 +236,28 @@ def test_around_the_real_platform(settings: Settings, home_layout: Layout, sql_s
         lines = child.said()
         assert child.returncode == 0
     assert not [line for line in lines if line["level"] in {"error", "warning"}]
+
+
+@pytest.mark.stack
+def test_the_register_gets_what_a_killed_server_owes_it(
+    settings: Settings, home_layout: Layout, sql_store: SqlStore, openbao: OpenBao
+) -> None:
+    """Nobody asks for the layer's history meanwhile."""
+    name, writer = f"s{uuid4().hex[:8]}", RealConfigStore(openbao, home_layout).writer()
+    layer = Layer(name, "production")
+    with sql_store.transaction() as records:
+        shop = records.projects.add(name, "/srv/shop.git")
+        begun = datetime.now(UTC) - timedelta(seconds=90)
+        records.config.begin(shop, layer, 0, "ada", {"A": Done.SET}, at=begun)
+    assert writer.write(layer, {"A": Secret("x")}, 0) == 1
+
+    def told() -> list[tuple[str, object]]:
+        with sql_store.transaction() as records:
+            return [(event.actor, event.detail["version"]) for _, _, event in records.register.page(name, None, 9)]
+
+    listen = f"127.0.0.1:{free_port()}"
+    with process("-m", "branchline.server.main", home=settings.home, BRANCHLINE_SERVER_LISTEN=listen):
+        eventually(lambda: told() == [("ada", 1)], 30)
 
 
 @pytest.mark.stack
