@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from branchline.domain.access import Actor
 from branchline.domain.layers import Layer
 from branchline.domain.project import Project
 
@@ -31,6 +32,8 @@ class ConfigChange:
     actor: str
     at: datetime
     keys: Mapping[str, Done]
+    proof: str = ""
+    source: str = ""
 
 
 class ConfigChanges(Protocol):
@@ -41,7 +44,7 @@ class ConfigChanges(Protocol):
         project: Project,
         layer: Layer,
         base: int,
-        actor: str,
+        actor: Actor,
         keys: Mapping[str, Done],
         at: datetime | None = None,
     ) -> int:

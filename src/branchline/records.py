@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from branchline.config_records import ConfigChanges
-from branchline.domain.access import Role
 from branchline.domain.audit import AuditEvent
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
@@ -22,6 +21,7 @@ from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import Project
 from branchline.domain.release import Release
 from branchline.domain.retention import Use
+from branchline.people_records import Members, Tokens
 from branchline.ports import Revision
 
 STORE_AWAY = "store_unreachable"
@@ -127,8 +127,10 @@ class Deployments(Protocol):
 
     def get(self, deployment: int) -> Deployment: ...
 
-    def page(self, project: str | None, environment: str | None, before: int | None, limit: int) -> list[Deployment]:
-        """Newest first."""
+    def page(
+        self, projects: Collection[str] | None, environment: str | None, before: int | None, limit: int
+    ) -> list[Deployment]:
+        """Newest first; of these projects, or of all."""
 
     def ask_to_cancel(self, deployment: int) -> None:
         """Note the wish; whoever runs the deployment sees it.
@@ -199,32 +201,10 @@ class Register(Protocol):
 
     def add(self, event: AuditEvent) -> None: ...
 
-    def page(self, project: str | None, before: int | None, limit: int) -> list[tuple[int, datetime, AuditEvent]]:
-        """Newest first."""
-
-
-@dataclass(frozen=True)
-class TokenRecord:
-    """A token as it is stored: never the token itself."""
-
-    name: str
-    role: Role
-    created_at: datetime
-    last_used_at: datetime | None
-
-
-class Tokens(Protocol):
-    """Personal tokens, by their digest."""
-
-    def add(self, name: str, role: Role, digest: str) -> None:
-        """Raises Conflict (`token_exists`)."""
-
-    def by_digest(self, digest: str) -> TokenRecord | None:
-        """The token, noting that it was used; None for an unknown one."""
-
-    def all(self) -> list[TokenRecord]: ...
-
-    def remove(self, name: str) -> None: ...
+    def page(
+        self, projects: Collection[str] | None, before: int | None, limit: int
+    ) -> list[tuple[int, datetime, AuditEvent]]:
+        """Newest first; of these projects, or of all and of the platform itself."""
 
 
 class Records(Protocol):
@@ -240,6 +220,8 @@ class Records(Protocol):
     def deployments(self) -> Deployments: ...
     @property
     def register(self) -> Register: ...
+    @property
+    def members(self) -> Members: ...
     @property
     def tokens(self) -> Tokens: ...
     @property

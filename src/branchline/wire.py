@@ -25,9 +25,12 @@ All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKE
     GET    /deployments/{id}/log     ?after= &limit=                    list[LogLine]
     GET    /deployments/{id}/log     with `Accept: text/plain`          the whole log as text
     GET    /deployments/{id}/events  ?after= or `Last-Event-ID`         stream of LogEvent
+    GET    /members                  ?project=                          list[MemberView]
+    POST   /members                                     NewMember       MemberView, 201
+    DELETE /members/{name}           ?project= &group=                  204
     GET    /tokens                                                      list[TokenView]
     POST   /tokens                                      NewToken        TokenShown, 201
-    DELETE /tokens/{name}                                               204
+    DELETE /tokens/{name}            ?member=                           204
     GET    /audit                    ?project= &before= &limit=         list[AuditLine]
 
 The stream is `text/event-stream`: each `data` is one LogEvent as JSON without an event name; the `id` of a line is its
@@ -44,7 +47,6 @@ from typing import Any
 
 from pydantic import Field
 
-from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
@@ -160,33 +162,6 @@ class LogEvent(Wire):
     line: LogLine | None = None
     stage: StageView | None = None
     end: DeploymentView | None = None
-
-
-class NewToken(Wire):
-    name: Text = Field(min_length=1, max_length=100)
-    role: Role
-
-
-class TokenView(Wire):
-    name: str
-    role: Role
-    created_at: datetime
-    last_used_at: datetime | None = None
-
-
-class TokenShown(Wire):
-    """A new token; `token` is shown this one time."""
-
-    name: str
-    role: Role
-    token: str
-
-
-class WhoAmI(Wire):
-    name: str
-    role: Role
-    proof: str
-    version: str
 
 
 class AuditLine(Wire):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from branchline import wire, wire_config
+from branchline import wire, wire_config, wire_people
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
@@ -138,7 +138,8 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.role = Role.ADMIN
-        self.tokens: dict[str, Role] = {}
+        self.tokens: dict[str, wire_people.TokenView] = {}
+        self.members: dict[str, wire_people.MemberView] = {}
         self.projects: dict[str, str] = {"shop": "https://git.example.com/shop.git"}
         self.environments: dict[tuple[str, str], wire.EnvironmentView] = {
             ("shop", "develop"): wire.EnvironmentView(
@@ -188,7 +189,8 @@ class FakeApi:
         return 404, problem("unknown_path", "There is nothing here.", 404)
 
     def whoami(self, query: Any, body: Any) -> tuple[int, Any]:
-        return 200, wire.WhoAmI(name="anna", role=self.role, proof="token", version="0.1.0")
+        roles = {"*": self.role}
+        return 200, wire_people.WhoAmI(name="anna", role=self.role, roles=roles, proof="token", version="0.1.0")
 
     def list_projects(self, query: Any, body: Any) -> tuple[int, Any]:
         return 200, [self.project_view(name) for name in sorted(self.projects)]
@@ -323,16 +325,34 @@ class FakeApi:
         return 201, next(iter(self.deployments.values())).view
 
     def list_tokens(self, query: Any, body: Any) -> tuple[int, Any]:
-        return 200, [wire.TokenView(name=name, role=role, created_at=START) for name, role in self.tokens.items()]
+        return 200, list(self.tokens.values())
 
     def add_token(self, query: Any, body: Any) -> tuple[int, Any]:
-        new = wire.NewToken.model_validate(body)
-        self.tokens[new.name] = new.role
-        return 201, wire.TokenShown(name=new.name, role=new.role, token="shown-once")
+        new = wire_people.NewToken.model_validate(body)
+        whose = {} if new.role else {"member": new.member or "anna", "expires_at": START + timedelta(new.days or 90)}
+        about = new.model_dump(exclude={"days", "member"}) | {"created_at": START} | whose
+        self.tokens[new.name] = wire_people.TokenView(**about)
+        return 201, wire_people.TokenShown(**about, token="shown-once")
 
     def remove_token(self, query: Any, body: Any, name: str) -> tuple[int, Any]:
         if self.tokens.pop(name, None) is None:
             return 404, problem("not_found", f"There is no token {name}.", 404)
+        return 204, None
+
+    def list_members(self, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        where = query.get("project")
+        return 200, [one for one in self.members.values() if where is None or where in one.roles]
+
+    def add_member(self, query: Any, body: Any) -> tuple[int, Any]:
+        new = wire_people.NewMember.model_validate(body)
+        roles = self.members[new.name].roles if new.name in self.members else {}
+        held = {**roles, new.project or "*": new.role}
+        self.members[new.name] = wire_people.MemberView(name=new.name, group=new.group, roles=held, email=new.email)
+        return 201, self.members[new.name]
+
+    def remove_member(self, query: Any, body: Any, name: str) -> tuple[int, Any]:
+        if self.members.pop(name, None) is None:
+            return 404, problem("unknown_member", f"There is no member {name}.", 404)
         return 204, None
 
     def list_audit(self, query: dict[str, str], body: Any) -> tuple[int, Any]:
@@ -372,6 +392,9 @@ _ROUTES: list[tuple[str, str, Any]] = [
     (r"deployments/(\d+)", "GET", FakeApi.show_deployment),
     (r"deployments/(\d+)/cancel", "POST", FakeApi.cancel),
     (r"deployments/(\d+)/log", "GET", FakeApi.log),
+    ("members", "GET", FakeApi.list_members),
+    ("members", "POST", FakeApi.add_member),
+    ("members/([^/]+)", "DELETE", FakeApi.remove_member),
     ("tokens", "GET", FakeApi.list_tokens),
     ("tokens", "POST", FakeApi.add_token),
     ("tokens/([^/]+)", "DELETE", FakeApi.remove_token),

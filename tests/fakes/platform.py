@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from branchline.domain.access import Actor, Permission, Role, config_permission, deploy_permission
+from branchline.domain.access import EVERYWHERE, Actor, Permission, Role, config_permission, deploy_permission
 from branchline.domain.config import check_key, check_value
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
@@ -16,6 +16,8 @@ from branchline.domain.errors import BadInput, Conflict, NotFound, Refused, Unau
 from branchline.domain.names import check_name, slug
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import check_repository
+from branchline.operations.gate import Gate
+from branchline.operations.members import Members
 from branchline.wire import (
     AuditLine,
     DeploymentView,
@@ -26,7 +28,6 @@ from branchline.wire import (
     Page,
     ProjectView,
     StageView,
-    TokenView,
 )
 from branchline.wire_config import (
     ConfigDifference,
@@ -38,6 +39,8 @@ from branchline.wire_config import (
     KeyExplanation,
     KeyOrigin,
 )
+from branchline.wire_people import NewToken, TokenShown, TokenView
+from tests.fakes.store import MemoryStore
 
 COMMIT = "4f1d9c2e" * 5
 
@@ -60,26 +63,27 @@ class Part:
 class FakeTokens(Part):
     """Tokens as `role` by the token itself."""
 
-    def authenticate(self, presented: str) -> Actor:
+    def authenticate(self, presented: str, source: str = "") -> Actor:
         self.called("tokens.authenticate")
         for name, (token, role) in self.platform.known_tokens.items():
             if token == presented:
-                return Actor(name, f"token {name}", role)
+                return Actor(name, f"token {name}", {EVERYWHERE: role}, source=source)
         raise Unauthenticated("Nobody knows this token.", hint="Ask an admin for one.")
 
-    def create(self, actor: Actor, name: str, role: Role) -> str:
+    def create(self, actor: Actor, new: NewToken) -> TokenShown:
         actor.require(Permission.PLATFORM)
-        if name in self.platform.known_tokens:
-            raise Conflict(f"There is a token {name} already.", code="token_exists")
-        self.platform.known_tokens[name] = (f"bl_{name}_{len(self.platform.known_tokens)}", role)
-        return self.platform.known_tokens[name][0]
+        if new.name in self.platform.known_tokens:
+            raise Conflict(f"There is a token {new.name} already.", code="token_exists")
+        token = f"bl_{new.name}_{len(self.platform.known_tokens)}"
+        self.platform.known_tokens[new.name] = (token, new.role or Role.VIEWER)
+        return TokenShown(name=new.name, role=new.role, created_at=datetime.now(UTC), token=token)
 
     def list(self, actor: Actor) -> list[TokenView]:
         actor.require(Permission.PLATFORM)
         now = datetime.now(UTC)
         return [TokenView(name=n, role=role, created_at=now) for n, (_, role) in self.platform.known_tokens.items()]
 
-    def revoke(self, actor: Actor, name: str) -> None:
+    def revoke(self, actor: Actor, name: str, member: str | None = None) -> None:
         actor.require(Permission.PLATFORM)
         if self.platform.known_tokens.pop(name, None) is None:
             raise NotFound(f"There is no token {name[:60]!r}.")
@@ -110,7 +114,7 @@ class FakeProjects(Part):
         return [self.show(actor, name) for name in sorted(self.platform.repositories)]
 
     def show(self, actor: Actor, name: str) -> ProjectView:
-        actor.require(Permission.READ)
+        actor.require(Permission.READ, name)
         if name not in self.platform.repositories:
             raise NotFound(f"There is no project {name[:60]!r}.", code="unknown_project")
         found = self.platform.environments.list(actor, name)
@@ -328,6 +332,8 @@ class FakePlatform:
         self.register: list[AuditLine] = []
         self.parts: dict[str, str] = {"database": "ok"}
         self.tokens = FakeTokens(self)
+        store = MemoryStore()
+        self.members = Members(store, Gate(store))
         self.projects = FakeProjects(self)
         self.environments = FakeEnvironments(self)
         self.deployments = FakeDeployments(self)

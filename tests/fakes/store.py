@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from branchline.config_records import ConfigChange, Done
-from branchline.domain.access import Role
+from branchline.domain.access import Actor
 from branchline.domain.audit import AuditEvent
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
@@ -26,7 +26,8 @@ from branchline.domain.project import Project
 from branchline.domain.release import Release
 from branchline.domain.retention import Use
 from branchline.ports import Revision
-from branchline.records import GONE_STAGE, GONE_TEXT, Line, StageRecord, TokenRecord
+from branchline.records import GONE_STAGE, GONE_TEXT, Line, StageRecord
+from tests.fakes.people import MemoryMembers, MemoryTokens, People
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Tables:
     noted: set[int] = field(default_factory=set)
     stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
-    tokens: dict[str, tuple[str, TokenRecord]] = field(default_factory=dict)
+    people: People = field(default_factory=People)
     changes: list[ConfigChange] = field(default_factory=list)
     witness: Callable[[str, Stage | None], None] = lambda _moment, _stage: None
 
@@ -225,11 +226,13 @@ class MemoryDeployments:
             raise NotFound(f"There is no deployment {deployment}.", code="unknown_deployment")
         return self._t.deployments[deployment]
 
-    def page(self, project: str | None, environment: str | None, before: int | None, limit: int) -> list[Deployment]:
+    def page(
+        self, projects: Collection[str] | None, environment: str | None, before: int | None, limit: int
+    ) -> list[Deployment]:
         found = [
             one
             for one in self._t.deployments.values()
-            if project in (None, one.project)
+            if (projects is None or one.project in projects)
             and environment in (None, one.environment)
             and (before is None or one.id < before)
         ]
@@ -349,38 +352,16 @@ class MemoryRegister:
     def add(self, event: AuditEvent) -> None:
         self._t.events.append((_now(), event))
 
-    def page(self, project: str | None, before: int | None, limit: int) -> list[tuple[int, datetime, AuditEvent]]:
+    def page(
+        self, projects: Collection[str] | None, before: int | None, limit: int
+    ) -> list[tuple[int, datetime, AuditEvent]]:
         numbered = [(number, at, event) for number, (at, event) in enumerate(self._t.events, 1)]
         found = [
             (number, at, event)
             for number, at, event in numbered
-            if project in (None, event.project) and (before is None or number < before)
+            if (projects is None or event.project in projects) and (before is None or number < before)
         ]
         return found[::-1][:limit]
-
-
-class MemoryTokens:
-    def __init__(self, tables: Tables) -> None:
-        self._t = tables
-
-    def add(self, name: str, role: Role, digest: str) -> None:
-        if name in self._t.tokens:
-            raise Conflict(f"There is a token {name!r} already.", code="token_exists")
-        self._t.tokens[name] = (digest, TokenRecord(name, role, _now(), None))
-
-    def by_digest(self, digest: str) -> TokenRecord | None:
-        for name, (known, record) in self._t.tokens.items():
-            if known == digest:
-                self._t.tokens[name] = (digest, replace(record, last_used_at=_now()))
-                return record
-        return None
-
-    def all(self) -> list[TokenRecord]:
-        return [self._t.tokens[name][1] for name in sorted(self._t.tokens)]
-
-    def remove(self, name: str) -> None:
-        if self._t.tokens.pop(name, None) is None:
-            raise NotFound(f"There is no token {name!r}.", code="unknown_token")
 
 
 class MemoryConfigChanges:
@@ -392,12 +373,13 @@ class MemoryConfigChanges:
         project: Project,
         layer: Layer,
         base: int,
-        actor: str,
+        actor: Actor,
         keys: Mapping[str, Done],
         at: datetime | None = None,
     ) -> int:
         number = self._t.changes[-1].id + 1 if self._t.changes else 1
-        self._t.changes.append(ConfigChange(number, layer, base, None, actor, at or _now(), dict(keys)))
+        made = ConfigChange(number, layer, base, None, actor.name, at or _now(), dict(keys), actor.proof, actor.source)
+        self._t.changes.append(made)
         return number
 
     def end(self, change: int, version: int) -> ConfigChange | None:
@@ -431,7 +413,8 @@ class MemoryRecords:
         self.releases = MemoryReleases(tables)
         self.deployments = MemoryDeployments(tables)
         self.register = MemoryRegister(tables)
-        self.tokens = MemoryTokens(tables)
+        self.members = MemoryMembers(tables.people, tables.projects)
+        self.tokens = MemoryTokens(tables.people)
         self.config = MemoryConfigChanges(tables)
 
 

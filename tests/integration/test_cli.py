@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from branchline import wire, wire_config
+from branchline import wire, wire_config, wire_people
 from branchline.domain.deployment import State
 from branchline.domain.pipeline import Stage, StageState
 from branchline.server.app import Server
@@ -91,7 +91,7 @@ def admin(environ: dict[str, str], url: str) -> Person:
 
 
 def test_every_command_speaks_with_the_real_server(admin: Person, platform: FakePlatform, url: str) -> None:
-    assert wire.WhoAmI.model_validate(admin.reads("whoami")).name == "admin"
+    assert wire_people.WhoAmI.model_validate(admin.reads("whoami")).name == "admin"
     added = admin.reads("project", "add", "till", "--repo", "/srv/till.git")
     assert wire.ProjectView.model_validate(added).repository == "/srv/till.git"
     assert [one["name"] for one in admin.reads("project", "list")] == ["shop", "till"]  # type: ignore[attr-defined]
@@ -117,8 +117,8 @@ def test_every_command_speaks_with_the_real_server(admin: Person, platform: Fake
     listed = wire_config.ConfigKeys.model_validate(admin.reads("config", "list", "shop", "develop"))
     assert listed.keys == dict.fromkeys(("A", "B", "C"), "develop")
     assert admin.runs("config", "unset", "shop", "develop", "A", "B").returncode == 0
-    assert wire.TokenShown.model_validate(admin.reads("token", "create", "ci", "--role", "viewer")).token
-    assert "ci" in [wire.TokenView.model_validate(one).name for one in admin.reads("token", "list")]  # type: ignore[attr-defined]
+    assert wire_people.TokenShown.model_validate(admin.reads("token", "create", "ci", "--role", "viewer")).token
+    assert "ci" in [wire_people.TokenView.model_validate(one).name for one in admin.reads("token", "list")]  # type: ignore[attr-defined]
     assert admin.runs("token", "revoke", "ci").returncode == 0
     assert admin.reads("audit", "list", "--project", "shop") == []
     stored = admin.runs("login", url, given="ignored, as BRANCHLINE_TOKEN is set")

@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from branchline.config_records import Done
-from branchline.domain.access import Role
+from branchline.domain.access import Actor, Role, Scope
 from branchline.domain.config import Secret
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Destination, Tier
@@ -112,7 +112,8 @@ def token_of(store: SqlStore, role: Role) -> str:
     """A new token in the real store."""
     token = f"bl_{uuid4().hex}"
     with store.transaction() as records:
-        records.tokens.add(token[-12:], role, hashlib.sha256(token.encode()).hexdigest())
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        records.tokens.add(token[-12:], digest, role=role, scope=Scope())
     return token
 
 
@@ -248,12 +249,12 @@ def test_the_register_gets_what_a_killed_server_owes_it(
     with sql_store.transaction() as records:
         shop = records.projects.add(name, "/srv/shop.git")
         begun = datetime.now(UTC) - timedelta(seconds=90)
-        records.config.begin(shop, layer, 0, "ada", {"A": Done.SET}, at=begun)
+        records.config.begin(shop, layer, 0, Actor("ada", "token ada"), {"A": Done.SET}, at=begun)
     assert writer.write(layer, {"A": Secret("x")}, 0) == 1
 
     def told() -> list[tuple[str, object]]:
         with sql_store.transaction() as records:
-            return [(event.actor, event.detail["version"]) for _, _, event in records.register.page(name, None, 9)]
+            return [(event.actor, event.detail["version"]) for _, _, event in records.register.page([name], None, 9)]
 
     listen = f"127.0.0.1:{free_port()}"
     with process("-m", "branchline.server.main", home=settings.home, BRANCHLINE_SERVER_LISTEN=listen):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from branchline import wire
+from branchline import wire, wire_people
 from branchline.cli import client as client_module
 from branchline.cli.client import Client, path
 from branchline.cli.credentials import Access
@@ -33,7 +33,7 @@ def speaking(api: FakeApi, token: str = TOKEN) -> Client:
 
 def caught(client: Client) -> BranchlineError:
     with pytest.raises(BranchlineError) as found, client:
-        client.get("whoami", wire.WhoAmI)
+        client.get("whoami", wire_people.WhoAmI)
     return found.value
 
 
@@ -101,7 +101,7 @@ def test_a_list_of_something_else_is_not_ours(api: FakeApi) -> None:
 def test_a_newer_platform_may_say_more(api: FakeApi) -> None:
     api.canned["whoami"] = Canned(200, b'{"name":"a","role":"admin","proof":"t","version":"9","mood":"good"}')
     with speaking(api) as client:
-        assert client.get("whoami", wire.WhoAmI).version == "9"
+        assert client.get("whoami", wire_people.WhoAmI).version == "9"
 
 
 def test_nobody_listens() -> None:
@@ -192,7 +192,7 @@ def test_a_token_that_no_header_can_carry() -> None:
 
 def test_the_token_goes_out_as_bearer_and_nowhere_else(api: FakeApi) -> None:
     with speaking(api) as client:
-        assert client.get("whoami", wire.WhoAmI).name == "anna"
+        assert client.get("whoami", wire_people.WhoAmI).name == "anna"
     assert TOKEN not in str(api.requests)
     assert caught(speaking(api, "another")).code == "unauthenticated"
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from branchline import __version__, wire
+from branchline import __version__, wire, wire_people
 from branchline.cli import config_files
-from branchline.domain.access import Role
+from branchline.domain.access import Permission, Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.pipeline import StageState
 from branchline.wire_config import ConfigStatus, LayerVersion
@@ -583,7 +583,9 @@ def test_what_has_no_end_is_not_read_to_its_end(cli: CommandLine, api: FakeApi) 
 
 def test_whoami(cli: CommandLine, api: FakeApi) -> None:
     assert f"platform  {api.url}, version 0.1.0" in cli("whoami").out
-    assert cli("whoami", "--json").json == {"name": "anna", "role": "admin", "proof": "token", "version": "0.1.0"}
+    told = cli("whoami", "--json").json
+    assert (told["name"], told["role"], told["roles"], told["proof"]) == ("anna", "admin", {"*": "admin"}, "token")
+    assert "roles     admin everywhere\n" in cli("whoami").out
 
 
 def test_login_verifies_and_stores(cli: CommandLine, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +595,7 @@ def test_login_verifies_and_stores(cli: CommandLine, api: FakeApi, monkeypatch: 
     typed(monkeypatch, f"{TOKEN}\n".encode())
     ran = cli("login", api.url + "/")
     assert ran.status == 0
-    assert ran.out.startswith(f"Logged in to {api.url} as anna (admin).")
+    assert ran.out.startswith(f"Logged in to {api.url} as anna (admin everywhere).")
     assert TOKEN not in ran.out + ran.err
     file = cli.home / ".config/branchline/credentials.json"
     assert json.loads(file.read_text()) == {"url": api.url, "token": TOKEN}
@@ -622,14 +624,37 @@ def test_login_needs_an_address(cli: CommandLine, monkeypatch: pytest.MonkeyPatc
 def test_tokens(cli: CommandLine, api: FakeApi) -> None:
     made = cli("token", "create", "ci", "--role", "viewer")
     assert (made.status, made.out) == (0, "shown-once\n")
-    assert api.tokens == {"ci": Role.VIEWER}
-    assert wire.TokenShown.model_validate(cli("token", "create", "bob", "--json").json).role is Role.DEVELOPER
-    assert cli("token", "list").out.splitlines()[1] == "ci     viewer      2030-01-02 03:04:05   never"
+    assert api.tokens["ci"].role is Role.VIEWER
+    mine = cli("token", "create", "bob", "--project", "shop", "--permission", "project:read", "--days", "9", "--json")
+    shown = wire_people.TokenShown.model_validate(mine.json)
+    assert (shown.member, shown.projects, shown.permissions) == ("anna", ["shop"], [Permission.READ])
+    assert shown.expires_at == START + timedelta(9)
+    assert cli("token", "list").out.splitlines()[1:] == [
+        "ci     a machine, viewer                        2030-01-02 03:04:05   never       never",
+        "bob    anna                shop, project:read   2030-01-02 03:04:05   never       2030-01-11 03:04:05",
+    ]
     assert [one["name"] for one in cli("token", "list", "--json").json] == ["ci", "bob"]
-    assert cli("token", "revoke", "ci").out == "The token of ci is revoked.\n"
+    assert cli("token", "create", "x", "--for", "bob").status == 0
+    assert api.tokens["x"].member == "bob"
+    assert cli("token", "revoke", "ci").out == "The token ci is revoked.\n"
     assert "ci" not in api.tokens
     assert cli("token", "revoke", "ci").status == 2
     assert cli("token", "create", "x", "--role", "emperor").status == 2
+
+
+def test_members(cli: CommandLine, api: FakeApi) -> None:
+    assert cli("member", "add", "bob", "--role", "developer", "--project", "shop").out == "bob: developer in shop.\n"
+    assert cli("member", "add", "bob", "--role", "viewer").out == "bob: viewer everywhere, developer in shop.\n"
+    assert cli("member", "add", "eng/ops", "--group", "--role", "admin", "--json").json["group"] is True
+    assert cli("member", "list").out.splitlines()[1:] == [
+        "bob             viewer everywhere, developer in shop                       ".rstrip(),
+        "group eng/ops   admin everywhere",
+    ]
+    assert [one["name"] for one in cli("member", "list", "--project", "shop", "--json").json] == ["bob"]
+    assert cli("member", "remove", "bob", "--project", "shop").out == "bob has no role in shop any more.\n"
+    assert cli("member", "remove", "eng/ops", "--group").out == "eng/ops has no role everywhere any more.\n"
+    assert cli("member", "remove", "bob").status == 2
+    assert cli("member", "add", "bob").status == 2, "a role must be said"
 
 
 def test_the_register(cli: CommandLine, api: FakeApi) -> None:

@@ -24,6 +24,7 @@ MOMENTS = {
     "operations/config_ledger.py": "whether whoever began a change is still at it, against the time the database wrote",
     "operations/housekeeping.py": "the age of logs, in days",
     "operations/journal.py": "when a line was written",
+    "operations/tokens.py": "when a token expires, in days",
     "runner.py": "the sign of life, which is read by another process",
     "server/dashboard/sessions.py": "when a login ends, in hours, also after a restart",
     "server/dashboard/shown.py": "what is shown to people",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from branchline.config_records import Done
-from branchline.domain.access import Actor, Role
+from branchline.domain.access import EVERYWHERE, Actor, Role
 from branchline.domain.audit import Kind
 from branchline.domain.config import Secret
 from branchline.domain.deployment import State, Trigger
@@ -28,9 +28,10 @@ from tests.fakes.config import FakeConfigStore, FakeConfigWriter
 from tests.fakes.source import FakeSource
 from tests.fakes.store import MemoryStore
 
-ADA = Actor("ada", "token", Role.ADMIN)
-BOB = Actor("bob", "token", Role.DEVELOPER)
-EVE = Actor("eve", "token", Role.VIEWER)
+ADA = Actor("ada", "token", {EVERYWHERE: Role.ADMIN})
+BOB = Actor("bob", "token", {EVERYWHERE: Role.DEVELOPER})
+MAX = Actor("max", "token", {"shop": Role.MAINTAINER})
+EVE = Actor("eve", "token", {EVERYWHERE: Role.VIEWER})
 
 
 class World:
@@ -119,7 +120,7 @@ def test_what_the_manifest_said_decides_what_is_inherited(world: World) -> None:
     world.environment("qa", Inherits.COMMON)
     assert set(world.settings.keys(EVE, "shop", "qa").keys) == {"A"}
     assert set(world.settings.keys(EVE, "shop", "staging").keys) == {"A"}
-    assert world.settings.keys(EVE, "shop", "production").keys == {}
+    assert world.settings.keys(ADA, "shop", "production").keys == {}
 
 
 def test_a_key_that_is_taken_out_shows_what_lies_beneath(world: World) -> None:
@@ -201,8 +202,16 @@ def test_a_project_that_is_unknown(world: World) -> None:
 def test_who_may_read_and_write(world: World) -> None:
     world.set("develop", BOB, A="1")
     world.set("production", ADA, A="1")
-    assert world.settings.keys(EVE, "shop", "production").keys == {"A": "production"}
+    assert world.settings.keys(MAX, "shop", "production").keys == {"A": "production"}
+    assert world.settings.change(MAX, "shop", "production", {"B": "1"}).version == 2
     for refused in (
+        lambda: world.settings.keys(EVE, "shop", "production"),
+        lambda: world.settings.keys(BOB, "shop", "production"),
+        lambda: world.settings.get(MAX, "shop", "production", "A"),
+        lambda: world.provenance.explain(BOB, "shop", "production"),
+        lambda: world.provenance.history(BOB, "shop", "production"),
+        lambda: world.provenance.diff(BOB, "shop", "develop", "production"),
+        lambda: world.provenance.diff(BOB, "shop", "production", "develop"),
         lambda: world.settings.get(EVE, "shop", "develop", "A"),
         lambda: world.settings.export(EVE, "shop", "develop"),
         lambda: world.set("develop", EVE, A="2"),
@@ -214,6 +223,10 @@ def test_who_may_read_and_write(world: World) -> None:
     ):
         with pytest.raises(Refused):
             refused()
+    told = [(one.actor, one.detail["permission"]) for one in world.events(Kind.ACCESS_REFUSED)]
+    assert told.count(("bob", "production:config")) == 6
+    assert told.count(("max", "production:config_values")) == 1
+    assert len(told) == 15
 
 
 def test_the_register_says_who_saw_and_who_changed_what(world: World) -> None:
@@ -305,7 +318,7 @@ def test_environments_are_compared_without_values(world: World) -> None:
         ("OTHER", "differs", "develop", "staging"),
         ("THEIRS", "right", None, "staging"),
     ]
-    told = [(one.key, one.what) for one in world.provenance.diff(BOB, "shop", "develop", "production")]
+    told = [(one.key, one.what) for one in world.provenance.diff(MAX, "shop", "develop", "production")]
     assert told == [("ALIKE", "left"), ("LIVE", "right"), ("MINE", "left"), ("OTHER", "unknown"), ("SAME", "left")]
     assert code(lambda: world.provenance.diff(BOB, "shop", "develop", "develop")) == "same_environment"
 
@@ -317,12 +330,12 @@ def test_live_config_falls_behind_by_any_layer(world: World) -> None:
     world.set("develop", A="1")
     world.set("login", B="1")
     place = world.live("login", {"shop/_common": 0, "shop/env/develop": 1, "shop/env/login": 1})
-    status = world.provenance.status(place)
+    status = world.provenance.status(ADA, place)
     assert status
     assert (status.behind, status.keys) == (False, [])
     world.set(COMMON, C="1")
     world.set("develop", A="2", D="2")
-    status = world.provenance.status(place)
+    status = world.provenance.status(ADA, place)
     assert status
     assert (status.behind, status.keys) == (True, ["A", "C", "D"])
     assert [(one.layer, one.live, one.newest) for one in status.layers] == [
@@ -340,7 +353,7 @@ def test_a_live_version_that_is_gone_is_told(world: World, name: str) -> None:
     place = world.live(name, {f"shop/env/{name}": 2})
 
     def told() -> tuple[bool, list[str], list[str]]:
-        status = world.provenance.status(place)
+        status = world.provenance.status(ADA, place)
         assert status
         return status.behind, status.keys, [one.layer for one in status.layers if one.gone]
 
@@ -357,7 +370,7 @@ def test_a_live_version_that_is_gone_is_told(world: World, name: str) -> None:
 def test_a_live_version_of_a_store_that_was_replaced_is_gone(world: World) -> None:
     world.set("develop", A="1")
     place = world.live("develop", {"shop/_common": 3, "shop/env/develop": 5})
-    status = world.provenance.status(place)
+    status = world.provenance.status(ADA, place)
     assert status
     assert [(one.layer, one.live, one.newest, one.gone) for one in status.layers] == [
         (COMMON, 3, 0, True),
@@ -399,9 +412,9 @@ def test_config_is_not_applied_over_what_is_under_way(world: World) -> None:
 
 def test_a_store_that_is_away_hides_no_environment(world: World) -> None:
     place = world.live("develop", {"shop/env/develop": 0})
-    assert world.provenance.status(world.environment("staging")) is None
+    assert world.provenance.status(ADA, world.environment("staging")) is None
     world.configs.go_down()
-    status = world.provenance.status(place)
+    status = world.provenance.status(ADA, place)
     assert status
     assert "cannot be reached" in status.trouble
 
@@ -465,7 +478,7 @@ def test_of_two_who_died_on_one_version_neither_is_named(world: World, monkeypat
     layer = Layer("shop", "develop")
     with world.store.transaction() as records:
         for actor in ("ada", "bob"):
-            records.config.begin(world.project, layer, 0, actor, {"A": Done.SET})
+            records.config.begin(world.project, layer, 0, Actor(actor, "token"), {"A": Done.SET})
     world.writer.write(layer, {"A": Secret("1")}, 0)
     monkeypatch.setattr(config_ledger, "_UNDER_WAY", timedelta(0))
     assert [one.by for one in world.provenance.history(EVE, "shop", "develop")] == [None]
@@ -480,7 +493,7 @@ def test_what_is_left_in_any_layer_gets_its_line_without_anybody_looking(
     for environment in ("develop", "production"):
         layer = Layer("shop", environment)
         with world.store.transaction() as records:
-            records.config.begin(world.project, layer, 0, "ada", {"A": Done.SET})
+            records.config.begin(world.project, layer, 0, ADA, {"A": Done.SET})
         world.writer.write(layer, {"A": Secret("1")}, 0)
     ledger = ConfigLedger(world.store, world.writer)
     ledger.settle_all()
@@ -519,7 +532,7 @@ def test_production_is_never_given_a_key_to_hide(world: World) -> None:
     world.set("production", A="1")
     assert code(lambda: world.hide("production", "A")) == "nothing_beneath"
     assert world.writer.write(Layer("shop", "production"), {"A": HIDDEN}, 1) == 2
-    assert world.settings.keys(EVE, "shop", "production").keys == {}
+    assert world.settings.keys(ADA, "shop", "production").keys == {}
 
 
 def test_tiers_are_walls_in_code_too() -> None:

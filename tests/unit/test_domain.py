@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from branchline.domain import values
-from branchline.domain.access import ROLES, Actor, Permission, Role
+from branchline.domain.access import EVERYWHERE, ROLES, Actor, Permission, Role, Scope
 from branchline.domain.config import Config, Secret, check_key, check_value
 from branchline.domain.environment import Tier, destination, hostname, short
 from branchline.domain.errors import BadInput, Refused
@@ -231,12 +231,77 @@ def test_what_git_is_never_given(url: str) -> None:
 
 
 def test_roles_grow() -> None:
-    ladder = [ROLES[role] for role in (Role.VIEWER, Role.DEVELOPER, Role.MAINTAINER, Role.ADMIN)]
+    ladder = [ROLES[role] for role in Role]
     assert all(lower < higher for lower, higher in pairwise(ladder))
-    assert Permission.DEPLOY_PRODUCTION not in ROLES[Role.DEVELOPER]
+    for_maintainers = {
+        Permission.DEPLOY_PRODUCTION,
+        Permission.ROLLBACK_PRODUCTION,
+        Permission.RUN_PRODUCTION,
+        Permission.THAW_PRODUCTION,
+        Permission.CONFIG_PRODUCTION,
+    }
+    assert ROLES[Role.MAINTAINER] - ROLES[Role.DEVELOPER] == for_maintainers | {Permission.MEMBERS}
+    assert not any(Permission.CONFIG_READ_PRODUCTION in held for held in ROLES.values())
+
+
+def test_a_role_holds_where_it_was_given() -> None:
+    ada = Actor("ada", "token ada", {"shop": Role.MAINTAINER, "till": Role.VIEWER})
+    assert ada.may(Permission.DEPLOY_PRODUCTION, "shop")
+    assert not ada.may(Permission.DEPLOY, "till")
+    assert not ada.may(Permission.READ, "other")
+    assert not ada.may(Permission.READ), "not on all of the platform"
+    assert ada.projects(Permission.READ) == {"shop", "till"}
+    assert ada.projects(Permission.DEPLOY) == {"shop"}
+    assert not ada.may_somewhere(Permission.PLATFORM)
+
+
+def test_the_higher_of_two_roles_counts() -> None:
+    both = Actor("ada", "token ada", {EVERYWHERE: Role.DEVELOPER, "shop": Role.VIEWER, "till": Role.MAINTAINER})
+    assert [both.role(name) for name in ("shop", "till", "other", None)] == [
+        Role.DEVELOPER,
+        Role.MAINTAINER,
+        Role.DEVELOPER,
+        Role.DEVELOPER,
+    ]
+    assert both.projects(Permission.READ) is None
+
+
+def test_a_scope_narrows_and_never_widens() -> None:
+    narrow = Scope(frozenset({"shop", "other"}), frozenset({Permission.READ, Permission.DEPLOY}))
+    ada = Actor("ada", "token ci", {EVERYWHERE: Role.ADMIN}, narrow)
+    assert ada.may(Permission.DEPLOY, "shop")
+    assert not ada.may(Permission.DEPLOY, "till")
+    assert not ada.may(Permission.CONFIG_READ, "shop")
+    assert not ada.may(Permission.PLATFORM), "what is narrowed to projects is not of the platform"
+    assert ada.projects(Permission.READ) == {"shop", "other"}
+    little = Actor("bob", "token ci", {"shop": Role.VIEWER}, narrow)
+    assert not little.may(Permission.DEPLOY, "shop")
+    assert not little.may(Permission.READ, "other")
+    assert little.projects(Permission.READ) == {"shop"}
+
+
+SCOPES = st.builds(
+    Scope,
+    st.none() | st.frozensets(st.sampled_from(["shop", "till", "other"])),
+    st.none() | st.frozensets(st.sampled_from(list(Permission))),
+)
+
+
+@given(SCOPES, SCOPES, st.sampled_from(list(Permission)), st.sampled_from(["shop", "till", "other", None]))
+def test_what_is_within_a_scope_admits_nothing_more(
+    one: Scope, other: Scope, permission: Permission, project: str | None
+) -> None:
+    if one.within(other) and one.admits(permission, project):
+        assert other.admits(permission, project)
 
 
 def test_a_refusal_says_what_is_missing() -> None:
+    viewer = Actor("ada", "token ada", {"shop": Role.VIEWER})
     with pytest.raises(Refused) as refused:
-        Actor("ada", "token ada", Role.VIEWER).require(Permission.DEPLOY)
+        viewer.require(Permission.DEPLOY, "shop")
     assert "environment:deploy" in refused.value.sentence
+    assert "it takes developer" in refused.value.hint
+    assert "Without a role in till" in viewer.refusal(Permission.READ, "till").hint
+    narrowed = Actor("ada", "token ci", {"shop": Role.ADMIN}, Scope(permissions=frozenset()))
+    assert "narrowed" in narrowed.refusal(Permission.READ, "shop").hint
+    assert viewer.refusal(Permission.CONFIG_READ_PRODUCTION, "shop").code == "production_config_unreadable"

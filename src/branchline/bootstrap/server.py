@@ -16,6 +16,7 @@ from branchline.operations.chores import Chore, Chores
 from branchline.operations.config import Settings as ConfigOfEnvironments
 from branchline.operations.config_ledger import ConfigLedger
 from branchline.operations.gate import Gate
+from branchline.operations.members import Members
 from branchline.operations.projects import Environments, Projects
 from branchline.operations.provenance import Provenance
 from branchline.operations.register import Audit, Pulse
@@ -34,6 +35,7 @@ class ServerPlatform:
     """What the HTTP server offers: each operation passes the gate by itself."""
 
     tokens: Tokens
+    members: Members
     projects: Projects
     environments: Environments
     deployments: Deployments
@@ -65,6 +67,7 @@ def server_platform(settings: Settings, say: Callable[[str, str], None]) -> Serv
     provenance = Provenance(store, gate, writer, ledger)
     return ServerPlatform(
         tokens=Tokens(store, gate),
+        members=Members(store, gate),
         projects=Projects(store, gate, views),
         environments=Environments(store, gate, views, provenance),
         deployments=Deployments(store, gate, views, source, settings.domain),

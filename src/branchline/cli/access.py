@@ -1,4 +1,4 @@
-"""`login`, `whoami`, `token`, `audit`: who asks, who may, and who did what."""
+"""`login`, `whoami`, `audit`: who asks, and who did what."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import typer
 
 from branchline import __version__
 from branchline.cli.arguments import Json
-from branchline.cli.client import Client, connect, path
+from branchline.cli.client import Client, connect
 from branchline.cli.credentials import Access, check_url, own_platform, store, warn_of_listeners
-from branchline.cli.lazily import wire
-from branchline.cli.render import as_json, facts, is_terminal, moment, note, say, table
-from branchline.domain.access import Role
+from branchline.cli.lazily import wire, wire_people
+from branchline.cli.people import in_words
+from branchline.cli.render import as_json, facts, moment, note, say, table
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput
 
 app = typer.Typer()
-token = typer.Typer(help="Make, list and revoke tokens.", no_args_is_help=True)
 audit = typer.Typer(help="Read the register of who did what.", no_args_is_help=True)
-app.add_typer(token, name="token")
 app.add_typer(audit, name="audit")
 
 
@@ -41,9 +39,9 @@ def login(
     warn_of_listeners(address)
     access = Access(address, _token(address))
     with Client(access) as client:
-        who = client.get("whoami", wire.WhoAmI)
+        who = client.get("whoami", wire_people.WhoAmI)
     file = store(access)
-    say(f"Logged in to {address} as {who.name} ({who.role}). Stored in {file}.")
+    say(f"Logged in to {address} as {who.name} ({in_words(who.roles)}). Stored in {file}.")
     if os.environ.get("BRANCHLINE_URL") or os.environ.get("BRANCHLINE_TOKEN"):
         note("BRANCHLINE_URL and BRANCHLINE_TOKEN are set, and win over what was stored.")
 
@@ -76,7 +74,7 @@ def _token(address: str) -> Secret:
 def whoami(json: Json = False) -> None:
     """Say who you are to the platform."""
     with connect() as client:
-        who = client.get("whoami", wire.WhoAmI)
+        who = client.get("whoami", wire_people.WhoAmI)
         where = client.url
     if json:
         as_json(who)
@@ -84,55 +82,15 @@ def whoami(json: Json = False) -> None:
     facts(
         [
             ("name", who.name),
-            ("role", who.role),
+            ("roles", in_words(who.roles)),
             ("proof", who.proof),
+            ("good until", moment(who.until)),
+            ("narrowed to projects", ", ".join(who.projects) if who.projects is not None else None),
+            ("narrowed to permissions", ", ".join(who.permissions) if who.permissions is not None else None),
             ("platform", f"{where}, version {who.version}"),
             ("command line", f"version {__version__}" if who.version != __version__ else None),
         ]
     )
-
-
-@token.command("create")
-def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whom or what it is for.")],
-    role: Annotated[Role, typer.Option(help="What it may do.")] = Role.DEVELOPER,
-    json: Json = False,
-) -> None:
-    """Make a token. It is shown this one time."""
-    with connect() as client:
-        answer = client.send("POST", "tokens", {"name": name, "role": role.value})
-        made = client.read(answer, wire.TokenShown)
-        where = client.url
-    if json:
-        as_json(made)
-        return
-    if is_terminal(sys.stdout):
-        note(f"The token of {made.name} ({made.role}). It is not shown again:")
-    say(made.token)
-    if is_terminal(sys.stdout):
-        note(f"To use it: branchline login {where}")
-
-
-@token.command("list")
-def list_tokens(json: Json = False) -> None:
-    """List tokens; what they are is not shown."""
-    with connect() as client:
-        tokens = client.get_list("tokens", wire.TokenView)
-    if json:
-        as_json(tokens)
-        return
-    table(
-        ("name", "role", "made", "last used"),
-        [(item.name, item.role, moment(item.created_at), moment(item.last_used_at) or "never") for item in tokens],
-    )
-
-
-@token.command()
-def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.")]) -> None:
-    """Make a token worthless, at once."""
-    with connect() as client:
-        client.send("DELETE", path("tokens", name))
-    say(f"The token of {name} is revoked.")
 
 
 @audit.command("list")

@@ -93,9 +93,11 @@ class Client:
             raise self._not_ours(response)
         return [self._parsed(response, item, answer) for item in content]
 
-    def send(self, method: str, where: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+    def send(
+        self, method: str, where: str, body: Mapping[str, Any] | None = None, **query: str | int | None
+    ) -> httpx.Response:
         """Send a change. `read` makes a message of the answer; apart, so that the request need not wait for models."""
-        return self._send(method, where, body=body)
+        return self._send(method, where, body=body, query=query)
 
     def read(self, response: httpx.Response, answer: type[Model]) -> Model:
         """The message in an answer."""

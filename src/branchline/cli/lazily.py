@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["wire", "wire_config"]
+__all__ = ["wire", "wire_config", "wire_people"]
 
 
 def _lazily(name: str) -> ModuleType:
@@ -24,7 +24,8 @@ def _lazily(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from branchline import wire, wire_config
+    from branchline import wire, wire_config, wire_people
 else:
     wire = _lazily("branchline.wire")
     wire_config = _lazily("branchline.wire_config")
+    wire_people = _lazily("branchline.wire_people")

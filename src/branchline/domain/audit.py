@@ -15,6 +15,8 @@ class Kind(StrEnum):
     CONFIG_CHANGED = "config.changed"
     CONFIG_READ = "config.read"
     ACCESS_REFUSED = "access.refused"
+    MEMBER_CHANGED = "member.changed"
+    MEMBER_REMOVED = "member.removed"
     TOKEN_CREATED = "token.created"  # noqa: S105 a kind of event
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     DEPLOYMENT_REQUESTED = "deployment.requested"
@@ -31,7 +33,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """Who did what to what, and what came of it. `detail` is plain JSON and never holds a config value."""
+    """Who did what to what, and what came of it. `detail` is plain JSON and never holds a config value.
+
+    `proof` says how the actor was known, `source` the network address they came from.
+    """
 
     kind: Kind
     actor: str
@@ -39,3 +44,5 @@ class AuditEvent:
     environment: str | None = None
     deployment: int | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    proof: str = ""
+    source: str = ""

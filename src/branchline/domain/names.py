@@ -27,6 +27,15 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def check_label(name: str, what: str) -> str:
+    """Return `name` if it may be that of a person, group or token; raise BadInput (`bad_name`) otherwise."""
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        raise BadInput(
+            f"The {what} must be readable, without space around it.", code="bad_name", hint="Like `ada` or `ci`."
+        )
+    return name
+
+
 def slug(ref: str) -> str:
     """Turn a branch name into a name that `check_name` accepts; distinct refs give distinct slugs.
 

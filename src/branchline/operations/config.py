@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from branchline.domain.access import Actor, Permission, config_permission
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.access import Actor, Permission, config_permission, keys_permission, values_permission
+from branchline.domain.audit import Kind
 from branchline.domain.config import Config, check_key, check_settable, check_value
-from branchline.domain.environment import usually_inherits
+from branchline.domain.environment import Tier, usually_inherits
 from branchline.domain.errors import BadInput, NotFound
 from branchline.domain.layers import COMMON, HIDDEN, Change, Layer, answering, layers_of, resolve
 from branchline.domain.meant import looks_like_production, perhaps_meant
@@ -29,7 +29,7 @@ class Settings:
 
     def keys(self, actor: Actor, project: str, environment: str) -> ConfigKeys:
         """Which keys are set, each with the layer that answers for it."""
-        layers = self._layers(actor, Permission.READ, project, environment)
+        layers = self._layers(actor, keys_permission, project, environment)
         found = {layer: self._writer.keys(layer) for layer in layers}
         answers = answering(found)
         return ConfigKeys(
@@ -42,7 +42,7 @@ class Settings:
     def get(self, actor: Actor, project: str, environment: str, key: str) -> ConfigValue:
         """One value; production's are never shown."""
         check_key(key)
-        layers = self._layers(actor, Permission.CONFIG_READ, project, environment)
+        layers = self._layers(actor, values_permission, project, environment)
         documents = [self._writer.read(layer) for layer in layers]
         config = resolve(documents)
         if key not in config:
@@ -57,7 +57,7 @@ class Settings:
 
     def export(self, actor: Actor, project: str, environment: str, *, own: bool = False) -> ConfigValues:
         """All values of an environment, or of its own layer alone with what that hides; refused for production."""
-        layers = self._layers(actor, Permission.CONFIG_READ, project, environment)
+        layers = self._layers(actor, values_permission, project, environment)
         documents = [self._writer.read(layer) for layer in (layers[-1:] if own else layers)]
         config = resolve(documents)
         self._told(actor, project, environment, sorted(config))
@@ -83,7 +83,7 @@ class Settings:
         `unknown_environment` where there is none of a name that looks like production's.
         """
         own = Layer(project, environment)
-        layers = self._layers(actor, config_permission(own.tier), project, environment)
+        layers = self._layers(actor, config_permission, project, environment)
         checked: dict[str, Change] = {
             check_key(key): None if value is None else check_value(check_settable(key), value)
             for key, value in changes.items()
@@ -96,7 +96,7 @@ class Settings:
             self._check_leaving(own, checked)
         self._check_beneath(layers, checked)
         return ConfigVersion(
-            version=self._ledger.write(actor.name, known, own, checked, expected_version),
+            version=self._ledger.write(actor, known, own, checked, expected_version),
             environment_exists=own.name in there,
             perhaps_meant="" if own.name in there else perhaps_meant(own.name, there - {COMMON}),
         )
@@ -132,20 +132,22 @@ class Settings:
                     hint=f"`branchline config unset {own} {key} --hide` unsets it here alone.",
                 )
 
-    def _layers(self, actor: Actor, permission: Permission, project: str, environment: str) -> tuple[Layer, ...]:
-        """The layers of an environment, lowest first, for whoever may do this."""
+    def _layers(
+        self, actor: Actor, permission: Callable[[Tier], Permission], project: str, environment: str
+    ) -> tuple[Layer, ...]:
+        """The layers of an environment, lowest first, for whoever may do this in its tier."""
+        self._gate.require(actor, Permission.READ, project=project)
         own = Layer(project, environment)
         with self._store.transaction() as records:
             records.projects.get(project)
-        self._gate.require(actor, permission, project=project, environment=own.name)
+        self._gate.require(actor, permission(own.tier), project=project, environment=own.name)
         with self._store.transaction() as records:
             return layers_in(records, project, environment)
 
     def _told(self, actor: Actor, project: str, environment: str, keys: list[str]) -> None:
         """Values were shown to somebody: the register says whom, and which."""
         with self._store.transaction() as records:
-            event = AuditEvent(Kind.CONFIG_READ, actor.name, project, environment, detail={"keys": keys})
-            records.register.add(event)
+            records.register.add(actor.event(Kind.CONFIG_READ, project, environment, detail={"keys": keys}))
 
 
 def layers_in(records: Records, project: str, environment: str) -> tuple[Layer, ...]:

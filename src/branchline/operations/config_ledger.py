@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from branchline.config_records import ConfigChange, Done
+from branchline.domain.access import Actor
 from branchline.domain.audit import AuditEvent, Kind
 from branchline.domain.config import Secret
 from branchline.domain.errors import BranchlineError, Conflict, PlatformBroke
@@ -34,7 +36,7 @@ class ConfigLedger:
         self._writer = writer
 
     def write(
-        self, actor: str, project: Project, layer: Layer, changes: Mapping[str, Change], expected: int | None
+        self, actor: Actor, project: Project, layer: Layer, changes: Mapping[str, Change], expected: int | None
     ) -> int:
         """Change a layer, check-and-set; return its version.
 
@@ -52,7 +54,7 @@ class ConfigLedger:
                     raise
             time.sleep(random.uniform(0.005, 0.1))  # noqa: S311 spreads writers out, guards nothing
 
-    def _write(self, actor: str, project: Project, layer: Layer, changes: Mapping[str, Change], base: int) -> int:
+    def _write(self, actor: Actor, project: Project, layer: Layer, changes: Mapping[str, Change], base: int) -> int:
         keys, started = {key: _done(one) for key, one in changes.items()}, datetime.now(UTC)
         with self._store.transaction() as records:
             begun = records.config.begin(project, layer, base, actor, keys)
@@ -129,7 +131,8 @@ class ConfigLedger:
         keys = {done: sorted(key for key, what in change.keys.items() if what is done) for done in Done}
         layer = change.layer
         detail = {"version": change.version, **{str(done): keys[done] for done in Done}}
-        records.register.add(AuditEvent(Kind.CONFIG_CHANGED, change.actor, layer.project, layer.name, detail=detail))
+        event = AuditEvent(Kind.CONFIG_CHANGED, change.actor, layer.project, layer.name, detail=detail)
+        records.register.add(replace(event, proof=change.proof, source=change.source))
 
 
 def _is_over(change: ConfigChange) -> bool:

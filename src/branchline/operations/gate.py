@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from branchline.domain.access import Actor, Permission
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.audit import Kind
 from branchline.domain.errors import Refused
 from branchline.records import Store
 
@@ -17,12 +17,18 @@ class Gate:
     def require(
         self, actor: Actor, permission: Permission, *, project: str | None = None, environment: str | None = None
     ) -> None:
-        """Raise Refused unless the actor holds the permission."""
-        try:
-            actor.require(permission)
-        except Refused:
-            with self._store.transaction() as records:
-                detail = {"permission": permission, "role": actor.role, "proof": actor.proof}
-                event = AuditEvent(Kind.ACCESS_REFUSED, actor.name, project, environment, None, detail)
-                records.register.add(event)
-            raise
+        """Raise Refused unless the actor holds the permission in the project; without one, on all of the platform."""
+        if not actor.may(permission, project):
+            raise self._refused(actor, permission, project, environment)
+
+    def among(self, actor: Actor, permission: Permission) -> frozenset[str] | None:
+        """The projects in which the actor holds the permission, None for all; raises Refused where there is none."""
+        if not actor.may_somewhere(permission):
+            raise self._refused(actor, permission, None, None)
+        return actor.projects(permission)
+
+    def _refused(self, actor: Actor, permission: Permission, project: str | None, environment: str | None) -> Refused:
+        detail = {"permission": permission, "role": actor.role(project)}
+        with self._store.transaction() as records:
+            records.register.add(actor.event(Kind.ACCESS_REFUSED, project, environment, detail=detail))
+        return actor.refusal(permission, project)

@@ -192,7 +192,7 @@ class Mending:
     def _fence(self, place: Environment, live: _Live) -> Fence | None:
         """That of the newest deployment, which was the last to change the routes; None where one runs, or went live."""
         with self._store.transaction() as records:
-            newest = records.deployments.page(place.project, place.name, None, 20)
+            newest = records.deployments.page([place.project], place.name, None, 20)
             now = records.environments.get(place.project, place.name).live_deployment
             at_work = records.deployments.at_work(self._tier)
         if now != live.deployment.id or place.id in at_work:

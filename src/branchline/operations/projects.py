@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from branchline.domain.access import Actor, Permission
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.audit import Kind
 from branchline.domain.names import check_name
 from branchline.domain.project import check_repository
 from branchline.operations.gate import Gate
@@ -23,18 +23,18 @@ class Projects:
 
     def add(self, actor: Actor, name: str, repository: str) -> ProjectView:
         """Make a project known. Its repository is looked at when the first deployment is asked for."""
-        self._gate.require(actor, Permission.PROJECTS, project=name[:60])
+        self._gate.require(actor, Permission.PROJECTS)
         check_name(name, "name of a project")
         check_repository(repository)
         with self._store.transaction() as records:
             project = records.projects.add(name, repository)
             detail = {"repository": repository}
-            records.register.add(AuditEvent(Kind.PROJECT_ADDED, actor.name, name, detail=detail))
+            records.register.add(actor.event(Kind.PROJECT_ADDED, name, detail=detail))
         return ProjectView(name=project.name, repository=project.repository)
 
     def list(self, actor: Actor) -> list[ProjectView]:
-        """All projects, by name, with their environments."""
-        self._gate.require(actor, Permission.READ)
+        """All projects that the actor may read, by name, with their environments."""
+        among = self._gate.among(actor, Permission.READ)
         with self._store.transaction() as records:
             return [
                 ProjectView(
@@ -45,6 +45,7 @@ class Projects:
                     ],
                 )
                 for project in records.projects.all()
+                if among is None or project.name in among
             ]
 
     def show(self, actor: Actor, name: str) -> ProjectView:
@@ -79,4 +80,4 @@ class Environments:
             records.projects.get(project)
             environment = records.environments.get(project, name)
             view = self._views.environment(records, environment)
-        return view.model_copy(update={"config": self._provenance.status(environment)})
+        return view.model_copy(update={"config": self._provenance.status(actor, environment)})

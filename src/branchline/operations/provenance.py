@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from branchline.config_records import Done
-from branchline.domain.access import Actor, Permission
+from branchline.domain.access import Actor, Permission, keys_permission
 from branchline.domain.config import check_key
 from branchline.domain.environment import Environment, Tier, inherited_by
 from branchline.domain.errors import BadInput, NotFound, PlatformBroke
@@ -111,8 +111,11 @@ class Provenance:
             differences.append(ConfigDifference(key=key, what=what, left=names[0], right=names[1]))
         return differences
 
-    def status(self, environment: Environment) -> ConfigStatus | None:
-        """How the config of what is live stands to the newest; None where nothing is live."""
+    def status(self, actor: Actor, environment: Environment) -> ConfigStatus | None:
+        """How the config of what is live stands to the newest; None where nothing is live.
+
+        Which keys have changed is told to those who may know them.
+        """
         if environment.live_deployment is None:
             return None
         with self._store.transaction() as records:
@@ -120,9 +123,13 @@ class Provenance:
             release = records.releases.get(live.release) if live.release else None
         beneath = inherited_by(release.manifest, environment.name) if release else environment.inherits
         try:
-            return self._compare(layers_of(environment.project, environment.name, beneath), pinned(live.config or {}))
+            layers = layers_of(environment.project, environment.name, beneath)
+            status = self._compare(layers, pinned(live.config or {}))
         except PlatformBroke as error:
             return ConfigStatus(trouble=error.sentence)
+        if not actor.may(keys_permission(environment.tier), environment.project):
+            return status.model_copy(update={"keys": []})
+        return status
 
     def _compare(self, layers: tuple[Layer, ...], live: dict[Layer, int]) -> ConfigStatus:
         versions, keys = [], set()
@@ -139,10 +146,11 @@ class Provenance:
         return ConfigStatus(behind=behind, layers=versions, keys=sorted(keys))
 
     def _layers(self, actor: Actor, project: str, environment: str) -> tuple[Layer, ...]:
+        self._gate.require(actor, Permission.READ, project=project)
         own = Layer(project, environment)
         with self._store.transaction() as records:
             records.projects.get(project)
-        self._gate.require(actor, Permission.READ, project=project, environment=own.name)
+        self._gate.require(actor, keys_permission(own.tier), project=project, environment=own.name)
         with self._store.transaction() as records:
             return layers_in(records, project, environment)
 

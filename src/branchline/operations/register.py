@@ -19,10 +19,12 @@ class Audit:
     def list(
         self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
     ) -> list[AuditLine]:
-        """Newest first."""
-        self._gate.require(actor, Permission.READ, project=project)
+        """Newest first: of a project, or of all that the actor may read."""
+        among = self._gate.among(actor, Permission.READ) if project is None else frozenset({project})
+        if project is not None:
+            self._gate.require(actor, Permission.READ, project=project)
         with self._store.transaction() as records:
-            page = records.register.page(project, before, limit)
+            page = records.register.page(among, before, limit)
         return [AuditLine(id=number, at=at, **vars(event)) for number, at, event in page]
 
 

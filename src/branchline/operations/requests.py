@@ -7,7 +7,7 @@ from typing import Any
 
 from branchline.domain.access import Actor, Permission, deploy_permission
 from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.deployment import Failure, State, Trigger
+from branchline.domain.deployment import Deployment, Failure, State, Trigger
 from branchline.domain.environment import destination, hostnames_of
 from branchline.domain.errors import BadInput, Conflict
 from branchline.domain.manifest import FILE_NAME, Manifest
@@ -54,9 +54,7 @@ class Deployments:
             records.environments.claim_hostnames(environment, hostnames_of(manifest, place.name, self._domain))
             new = records.deployments.add(environment, revision, actor=actor.name, trigger=trigger, reason=reason)
             detail = {"ref": revision.ref, "commit": revision.commit, "trigger": trigger, "reason": reason}
-            detail["proof"] = actor.proof
-            asked = AuditEvent(Kind.DEPLOYMENT_REQUESTED, actor.name, known.name, place.name, new.id, detail)
-            records.register.add(asked)
+            records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, known.name, place.name, new.id, detail))
             for older in records.deployments.supersede(new):
                 told = AuditEvent(Kind.DEPLOYMENT_SUPERSEDED, "platform", known.name, place.name, older, {"by": new.id})
                 records.register.add(told)
@@ -70,6 +68,7 @@ class Deployments:
         Raises Conflict: `nothing_live`, or `deployment_under_way`, since that one would be superseded by an older
         commit, and takes up the newest config itself unless it is past `prepare`.
         """
+        self._gate.require(actor, Permission.READ, project=project, environment=environment)
         with self._store.transaction() as records:
             place = records.environments.get(project, environment)
         self._gate.require(actor, deploy_permission(place.tier), project=project, environment=environment)
@@ -92,9 +91,8 @@ class Deployments:
             revision = Revision(live.ref, live.commit, live.subject)
             new = records.deployments.add(place, revision, actor=actor.name, trigger=trigger, reason=reason)
             detail: dict[str, Any] = {"ref": live.ref, "commit": live.commit, "trigger": trigger, "reason": reason}
-            detail |= {"proof": actor.proof, "again": live.id}
-            asked = AuditEvent(Kind.DEPLOYMENT_REQUESTED, actor.name, project, environment, new.id, detail)
-            records.register.add(asked)
+            detail["again"] = live.id
+            records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, project, environment, new.id, detail))
             return self._views.deployment(records, new)
 
     def cancel(self, actor: Actor, deployment: int) -> DeploymentView:
@@ -120,7 +118,7 @@ class Deployments:
                     hint="To go back, deploy the commit that was live before.",
                 )
             kind = Kind.DEPLOYMENT_CANCEL_ASKED
-            records.register.add(AuditEvent(kind, actor.name, about.project, about.environment, deployment))
+            records.register.add(actor.event(kind, about.project, about.environment, deployment))
             if about.state is State.QUEUED:
                 why = Failure("cancelled", f"{actor.name} cancelled it before it began.")
                 records.deployments.finish(deployment, State.CANCELLED, failure=why)
@@ -128,20 +126,24 @@ class Deployments:
 
     def show(self, actor: Actor, deployment: int) -> DeploymentView:
         """One deployment with its stages."""
-        self._gate.require(actor, Permission.READ)
+        with self._store.transaction() as records:
+            about = records.deployments.get(deployment)
+        self._may_read(actor, about)
         with self._store.transaction() as records:
             return self._views.deployment(records, records.deployments.get(deployment), stages=True)
 
     def log(self, actor: Actor, deployment: int, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """The lines after a `seq`."""
-        self._gate.require(actor, Permission.READ)
         with self._store.transaction() as records:
-            records.deployments.get(deployment)
+            about = records.deployments.get(deployment)
+        self._may_read(actor, about)
         return [LogLine(**vars(line)) for line in self._store.read_log(deployment, after, limit)]
 
     def before_the_last(self, actor: Actor, deployment: int, count: int) -> int:
         """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
-        self._gate.require(actor, Permission.READ)
+        with self._store.transaction() as records:
+            about = records.deployments.get(deployment)
+        self._may_read(actor, about)
         return self._store.before_the_last(deployment, count)
 
     def log_text(self, actor: Actor, deployment: int) -> Iterator[str]:
@@ -154,6 +156,9 @@ class Deployments:
             for line in page:
                 yield f"{line.at:%H:%M:%S} {line.stage:<8} {line.text}\n"
             page = [LogLine(**vars(line)) for line in self._store.read_log(deployment, page[-1].seq, _LOG_PAGE)]
+
+    def _may_read(self, actor: Actor, about: Deployment) -> None:
+        self._gate.require(actor, Permission.READ, project=about.project, environment=about.environment)
 
     def _manifest(self, project: Project, revision: Revision) -> Manifest:
         text = self._source.read(project.name, revision.commit, FILE_NAME)
@@ -180,13 +185,15 @@ class Deployments:
         before: int | None = None,
         limit: int = 50,
     ) -> Page:
-        """A page of deployments, newest first."""
-        self._gate.require(actor, Permission.READ, project=project)
+        """A page of deployments, newest first: of a project, or of all that the actor may read."""
+        among = self._gate.among(actor, Permission.READ) if project is None else frozenset({project})
+        if project is not None:
+            self._gate.require(actor, Permission.READ, project=project)
         with self._store.transaction() as records:
             if project is not None:
                 records.projects.get(project)
                 if environment is not None:
                     records.environments.get(project, environment)
-            found = records.deployments.page(project, environment, before, limit + 1)
+            found = records.deployments.page(among, environment, before, limit + 1)
             items = [self._views.deployment(records, one) for one in found[:limit]]
         return Page(items=items, next=items[-1].id if len(found) > limit else None)

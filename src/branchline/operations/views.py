@@ -19,7 +19,7 @@ class Views:
     def environment(self, records: Records, environment: Environment) -> EnvironmentView:
         """What is live there, what runs, what waits."""
         names = records.environments.hostnames(environment)
-        newest = records.deployments.page(environment.project, environment.name, None, 20)
+        newest = records.deployments.page([environment.project], environment.name, None, 20)
         live = environment.live_deployment
         running = next((one for one in newest if one.state is State.RUNNING), None)
         last = next((one for one in newest if one.state.final and one.state is not State.SUPERSEDED), None)

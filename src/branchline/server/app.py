@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from branchline.domain.errors import BranchlineError
 from branchline.server import dashboard, problems
-from branchline.server.api import audit, config, deployments, environments, projects, status, tokens
+from branchline.server.api import audit, config, deployments, environments, members, projects, status, tokens
 from branchline.server.api.description import describe
 from branchline.server.dashboard.sessions import Sessions
 from branchline.server.events import Live
@@ -27,6 +27,7 @@ ROUTERS = (
     environments.api,
     config.api,
     deployments.api,
+    members.api,
     tokens.whoami_api,
     tokens.api,
     audit.api,

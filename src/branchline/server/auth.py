@@ -25,6 +25,11 @@ def platform_of(request: Request) -> Platform:
     return cast(Platform, request.app.state.platform)
 
 
+def source_of(request: Request) -> str:
+    """The network address that the request came from."""
+    return request.client.host if request.client else ""
+
+
 def bearer(request: Request) -> str:
     """The token that the request carries; raises Unauthenticated without one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -49,7 +54,7 @@ def check_token(token: str) -> str:
 
 def current_actor(request: Request, _described: Annotated[object, Depends(_scheme)]) -> Actor:
     """Who asks, by bearer token. Cookies count for nothing here, so no other site can act through a browser."""
-    actor = platform_of(request).tokens.authenticate(bearer(request))
+    actor = platform_of(request).tokens.authenticate(bearer(request), source_of(request))
     request.state.actor = actor.name
     return actor
 

@@ -15,7 +15,6 @@ from branchline.wire import (
     MetricsView,
     Page,
     ProjectView,
-    TokenView,
 )
 from branchline.wire_config import (
     ConfigDifference,
@@ -26,23 +25,39 @@ from branchline.wire_config import (
     ConfigVersion,
     KeyExplanation,
 )
+from branchline.wire_people import MemberView, NewToken, TokenShown, TokenView
 
 
 class Tokens(Protocol):
     """Personal tokens."""
 
-    def authenticate(self, presented: str) -> Actor:
-        """Say whose token this is; raises Unauthenticated for an unknown or revoked one."""
+    def authenticate(self, presented: str, source: str = "") -> Actor:
+        """Say whose token this is; raises Unauthenticated for an unknown, revoked or expired one."""
 
-    def create(self, actor: Actor, name: str, role: Role) -> str:
-        """Make a token and return it, this one time; raises Conflict where the name is taken."""
+    def create(self, actor: Actor, new: NewToken, /) -> TokenShown:
+        """Make a token and show it, this one time; raises Conflict where the name is taken."""
 
-    def list(self, actor: Actor) -> Sequence[TokenView]: ...
+    def list(self, actor: Actor) -> Sequence[TokenView]:
+        """The actor's own, or for an admin all."""
 
-    def revoke(self, actor: Actor, name: str) -> None: ...
+    def revoke(self, actor: Actor, name: str, member: str | None = None, /) -> None: ...
 
     def bootstrap(self, keep: Callable[[str], None]) -> bool:
         """Make the first admin's token where there is no token at all yet, and hand it to `keep` before it is valid."""
+
+
+class Members(Protocol):
+    """People, and their roles and those of their groups."""
+
+    def list(self, actor: Actor, project: str | None = None) -> Sequence[MemberView]: ...
+
+    def add(
+        self, actor: Actor, name: str, role: Role, project: str | None = None, email: str = "", *, group: bool = False
+    ) -> MemberView:
+        """Give a role in a project or everywhere."""
+
+    def remove(self, actor: Actor, name: str, project: str | None = None, *, group: bool = False) -> None:
+        """Take a role away; of a person, without a project, everything."""
 
 
 class Projects(Protocol):
@@ -150,6 +165,8 @@ class Platform(Protocol):
 
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def members(self) -> Members: ...
     @property
     def projects(self) -> Projects: ...
     @property

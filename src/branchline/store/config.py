@@ -8,6 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from branchline.config_records import ConfigChange, Done
+from branchline.domain.access import Actor
 from branchline.domain.layers import Layer
 from branchline.domain.project import Project
 from branchline.store import tables as t
@@ -24,13 +25,19 @@ class SqlConfigChanges:
         project: Project,
         layer: Layer,
         base: int,
-        actor: str,
+        actor: Actor,
         keys: Mapping[str, Done],
         at: datetime | None = None,
     ) -> int:
         """Note that this is about to be written onto version `base`; now, or that it was `at` some time before."""
         new = t.config_change.insert().values(
-            project_id=project.id, layer=layer.name, base=base, actor=actor, keys=dict(keys)
+            project_id=project.id,
+            layer=layer.name,
+            base=base,
+            actor=actor.name,
+            keys=dict(keys),
+            proof=actor.proof,
+            source=actor.source,
         )
         if at is not None:
             new = new.values(at=at)
@@ -77,6 +84,8 @@ class SqlConfigChanges:
                 actor=row.actor,
                 at=row.at,
                 keys={key: Done(done) for key, done in row.keys.items()},
+                proof=row.proof,
+                source=row.source,
             )
             for row in self._db.execute(query)
         ]

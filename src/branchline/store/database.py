@@ -16,8 +16,9 @@ from branchline.records import GONE_STAGE, GONE_TEXT, STORE_AWAY, STORE_FULL, Li
 from branchline.store import tables as t
 from branchline.store.config import SqlConfigChanges
 from branchline.store.deployments import SqlDeployments
+from branchline.store.people import SqlMembers, SqlTokens
 from branchline.store.projects import SqlEnvironments, SqlProjects, SqlReleases
-from branchline.store.register import SqlRegister, SqlTokens
+from branchline.store.register import SqlRegister
 
 _PING_SECONDS = 3.0
 _STATEMENT_SECONDS = 30.0
@@ -105,6 +106,7 @@ class SqlRecords:
         self.releases = SqlReleases(connection)
         self.deployments = SqlDeployments(connection)
         self.register = SqlRegister(connection)
+        self.members = SqlMembers(connection)
         self.tokens = SqlTokens(connection)
         self.config = SqlConfigChanges(connection)
 

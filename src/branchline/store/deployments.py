@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,11 +109,13 @@ class SqlDeployments:
             )
         return _deployment(row)
 
-    def page(self, project: str | None, environment: str | None, before: int | None, limit: int) -> list[Deployment]:
-        """Newest first."""
+    def page(
+        self, projects: Collection[str] | None, environment: str | None, before: int | None, limit: int
+    ) -> list[Deployment]:
+        """Newest first; of these projects, or of all."""
         query = _DEPLOYMENTS.order_by(t.deployment.c.id.desc()).limit(limit)
-        if project is not None:
-            query = query.where(t.project.c.name == project)
+        if projects is not None:
+            query = query.where(t.project.c.name.in_(projects))
         if environment is not None:
             query = query.where(t.environment.c.name == environment)
         if before is not None:

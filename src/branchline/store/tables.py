@@ -134,6 +134,8 @@ config_change = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("keys", JSONB, nullable=False),
     sa.Column("at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("proof", sa.Text, nullable=False, server_default=""),
+    sa.Column("source", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("project_id", "layer", "version"),
     sa.Index("config_change_open_idx", "id", postgresql_where=sa.text("version IS NULL")),
 )
@@ -159,16 +161,55 @@ audit_event = sa.Table(
     sa.Column("environment", sa.Text),
     sa.Column("deployment", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False),
+    sa.Column("proof", sa.Text, nullable=False, server_default=""),
+    sa.Column("source", sa.Text, nullable=False, server_default=""),
     sa.Index("audit_event_project_idx", "project", sa.text("id DESC")),
+)
+
+member = sa.Table(
+    "member",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("email", sa.Text, nullable=False, server_default=""),
+    # Who vouches for them, and what they are called there; none until their first login.
+    sa.Column("issuer", sa.Text),
+    sa.Column("subject", sa.Text),
+    sa.Column("groups", JSONB, nullable=False, server_default="[]"),
+    _now(),
+    sa.Column("last_login_at", _MOMENT),
+    sa.Column("disabled_at", _MOMENT),
+    sa.UniqueConstraint("issuer", "subject"),
+)
+
+role_grant = sa.Table(
+    "role_grant",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("member_id", sa.BigInteger, sa.ForeignKey("member.id")),
+    sa.Column("group_name", sa.Text),
+    # None: everywhere
+    sa.Column("project_id", sa.BigInteger, sa.ForeignKey("project.id")),
+    sa.Column("role", sa.Text, nullable=False),
+    _now(),
+    sa.CheckConstraint("(member_id IS NULL) <> (group_name IS NULL)", name="role_grant_holder_check"),
+    sa.UniqueConstraint("member_id", "group_name", "project_id", postgresql_nulls_not_distinct=True),
 )
 
 token = sa.Table(
     "token",
     metadata,
     sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("role", sa.Text, nullable=False),
+    # None: a machine's, which has a role of its own
+    sa.Column("member_id", sa.BigInteger, sa.ForeignKey("member.id")),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.Text),
+    # What narrows it, as lists; None: nothing
+    sa.Column("projects", JSONB(none_as_null=True)),
+    sa.Column("permissions", JSONB(none_as_null=True)),
     sa.Column("digest", sa.Text, nullable=False, unique=True),
     _now(),
+    sa.Column("expires_at", _MOMENT),
     sa.Column("last_used_at", _MOMENT),
+    sa.UniqueConstraint("member_id", "name", postgresql_nulls_not_distinct=True),
 )

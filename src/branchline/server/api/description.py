@@ -23,7 +23,8 @@ TAGS = [
     {"name": "environments", "description": "Where releases run: one for each branch, staging, production."},
     {"name": "deployments", "description": "One attempt each to put a release into an environment."},
     {"name": "config", "description": "Settings of an environment; every value is treated as a secret."},
-    {"name": "tokens", "description": "Personal tokens. A token is shown once, when it is made."},
+    {"name": "members", "description": "People and groups, and their roles in projects and everywhere."},
+    {"name": "tokens", "description": "Tokens of people and of machines. A token is shown once, when it is made."},
     {"name": "audit", "description": "The register: who did what, and what came of it."},
 ]
 

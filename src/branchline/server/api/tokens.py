@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 
 from branchline import __version__
 from branchline.server.api import router
 from branchline.server.auth import CurrentActor, Operations
-from branchline.wire import NewToken, TokenShown, TokenView, WhoAmI
+from branchline.wire_people import LONGEST_NAME, NewToken, TokenShown, TokenView, WhoAmI
 
 api = router("/tokens", "tokens")
 whoami_api = APIRouter(prefix="/api/v1/whoami", tags=["tokens"])
@@ -17,20 +17,35 @@ whoami_api = APIRouter(prefix="/api/v1/whoami", tags=["tokens"])
 
 @whoami_api.get("", operation_id="tokens.authenticate", summary="Who the caller is, by their token")
 def whoami(actor: CurrentActor) -> WhoAmI:
-    return WhoAmI(name=actor.name, role=actor.role, proof=actor.proof, version=__version__)
+    narrowed = {name: None if only is None else sorted(only) for name, only in vars(actor.scope).items()}
+    return WhoAmI(
+        name=actor.name,
+        role=actor.role(),
+        roles=dict(actor.grants),
+        proof=actor.proof,
+        until=actor.until,
+        version=__version__,
+        **narrowed,
+    )
 
 
-@api.get("", operation_id="tokens.list", summary="All tokens, without the tokens themselves")
+@api.get("", operation_id="tokens.list", summary="One's own tokens, or for an admin all; not the tokens themselves")
 def tokens(actor: CurrentActor, platform: Operations) -> list[TokenView]:
     return list(platform.tokens.list(actor))
 
 
 @api.post("", operation_id="tokens.create", summary="Make a token; it is shown this one time", status_code=201)
 def create(actor: CurrentActor, platform: Operations, new: NewToken) -> TokenShown:
-    token = platform.tokens.create(actor, new.name, new.role)
-    return TokenShown(name=new.name, role=new.role, token=token)
+    return platform.tokens.create(actor, new)
 
 
 @api.delete("/{name}", operation_id="tokens.revoke", summary="Revoke a token", status_code=204)
-def revoke(actor: CurrentActor, platform: Operations, name: Annotated[str, Path(max_length=1000)]) -> None:
-    platform.tokens.revoke(actor, name)
+def revoke(
+    actor: CurrentActor,
+    platform: Operations,
+    name: Annotated[str, Path(max_length=1000)],
+    member: Annotated[
+        str | None, Query(max_length=LONGEST_NAME, description="Whose; default: one's own, or a machine's.")
+    ] = None,
+) -> None:
+    platform.tokens.revoke(actor, name, member)

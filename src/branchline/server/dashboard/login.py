@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from branchline.domain.access import Actor
 from branchline.domain.errors import BadInput, Refused, Unauthenticated
-from branchline.server.auth import Operations, check_token, platform_of
+from branchline.server.auth import Operations, check_token, platform_of, source_of
 from branchline.server.dashboard.sessions import COOKIE, Sessions
 from branchline.server.dashboard.shown import page
 
@@ -32,7 +32,7 @@ def visitor(request: Request) -> Actor:
     if token is None:
         raise LoginNeeded
     try:
-        actor = platform_of(request).tokens.authenticate(token)
+        actor = platform_of(request).tokens.authenticate(token, source_of(request))
     except Unauthenticated:
         raise LoginNeeded from None
     request.state.actor = actor.name
@@ -93,7 +93,7 @@ def log_in(request: Request, platform: Operations, fields: Form) -> Response:
     """Begins a session with a token that is good."""
     token, then = fields.get("token", "").strip(), _local(fields.get("then", "/"))
     try:
-        request.state.actor = platform.tokens.authenticate(check_token(token)).name
+        request.state.actor = platform.tokens.authenticate(check_token(token), source_of(request)).name
     except Unauthenticated as error:
         request.state.problem = error.code
         return page(request, "login.html", status=401, then=then, problem=error)

@@ -107,9 +107,9 @@ def _branch(ref: str) -> str:
     return short(ref).removeprefix("branch ")
 
 
-def _may(actor: Actor, permission: str) -> bool:
+def _may(actor: Actor, permission: str, project: str | None = None) -> bool:
     """Whether to offer something; whether it is allowed is decided elsewhere."""
-    return actor.may(Permission(permission))
+    return actor.may(Permission(permission), project)
 
 
 @cache
