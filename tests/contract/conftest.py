@@ -1,4 +1,4 @@
-"""What contract tests on Docker share: a platform's name and addresses of their own, and an image to run."""
+"""What contract tests share: a store, and on Docker a platform's name and addresses of their own, and an image."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from docker.errors import ImageNotFound
 from branchline.adapters.containers import DockerContainers
 from branchline.adapters.secret_files import remove_instance_files
 from branchline.layout import Layout, Ports
+from branchline.records import Store
+from tests.fakes.store import MemoryStore
 
 BASE_IMAGE = "branchline/python:bookworm"
 _APP = Path(__file__).with_name("container_app.py")
@@ -97,3 +99,9 @@ def _build(docker_api: APIClient, tag: str, lines: str) -> None:
     said = list(docker_api.build(fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True))
     errors = [line["error"] for line in said if "error" in line]
     assert not errors, errors
+
+
+@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.stack)])
+def store(request: pytest.FixtureRequest) -> Store:
+    """The platform's own memory, twice."""
+    return MemoryStore() if request.param == "fake" else request.getfixturevalue("sql_store")

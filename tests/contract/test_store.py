@@ -26,17 +26,11 @@ from branchline.operations.views import Views
 from branchline.ports import Revision
 from branchline.records import GONE_TEXT, Store
 from tests.fakes.source import FakeSource
-from tests.fakes.store import MemoryStore
 
 ADA = Actor("ada", "token ada", {EVERYWHERE: Role.ADMIN}, source="192.0.2.7")
 BOB = Actor("bob", "token bob", {EVERYWHERE: Role.DEVELOPER})
 
 MANIFEST = Manifest.model_validate({"project": "shop", "services": {"web": {"command": "run"}}})
-
-
-@pytest.fixture(params=["fake", pytest.param("postgres", marks=pytest.mark.stack)])
-def store(request: pytest.FixtureRequest) -> Store:
-    return MemoryStore() if request.param == "fake" else request.getfixturevalue("sql_store")
 
 
 @pytest.fixture
