@@ -169,6 +169,8 @@ class AuditLine(Wire):
     at: datetime
     kind: str
     actor: str
+    proof: str = Field("", description="How the actor was known.")
+    source: str = Field("", description="The network address that they came from.")
     project: str | None
     environment: str | None
     deployment: int | None
