@@ -107,8 +107,11 @@ class Tokens(Protocol):
     ) -> TokenRecord:
         """Raises Conflict (`token_exists`); `name_taken` where a machine's would be called like a member."""
 
-    def by_digest(self, digest: str) -> TokenRecord | None:
-        """The token, noting that it was used; None for an unknown one. Whether it has expired is not asked here."""
+    def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
+        """The token, noting that it was used, with the roles that its member has now; None for an unknown one.
+
+        Whether it has expired is not asked here.
+        """
 
     def get(self, name: str, member: int | None) -> TokenRecord:
         """A member's token, or a machine's, by its name; raises NotFound (`unknown_token`)."""

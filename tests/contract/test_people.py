@@ -125,7 +125,7 @@ def test_a_token_is_found_by_its_digest(store: Store, project: str) -> None:
         assert (made.member, made.last_used_at) == (None, None)
         found = records.tokens.by_digest(digest)
         assert found is not None
-        assert replace(found, last_used_at=None) == made
+        assert (replace(found[0], last_used_at=None), found[1]) == (made, {})
         assert records.tokens.by_digest("nobody's") is None
     with store.transaction() as records:
         used = records.tokens.get(name, None)
@@ -135,6 +135,25 @@ def test_a_token_is_found_by_its_digest(store: Store, project: str) -> None:
         assert records.tokens.by_digest(digest) is None
         with pytest.raises(NotFound):
             records.tokens.get(name, None)
+
+
+def test_a_members_token_comes_with_their_roles_of_now(store: Store, project: str) -> None:
+    name, group, digest = new(), new("g"), uuid4().hex
+    with store.transaction() as records:
+        member = records.members.sign_in("https://id.example.com", name, name, "", [group])
+        records.tokens.add("laptop", digest, member=member.id, scope=Scope())
+        first = records.tokens.by_digest(digest)
+        assert first is not None
+        assert first[1] == {}
+        records.members.grant(Grant(name, project, Role.VIEWER))
+        records.members.grant(Grant(group, project, Role.MAINTAINER, is_group=True))
+        records.members.grant(Grant(name, EVERYWHERE, Role.DEVELOPER))
+        records.members.grant(Grant(new("g"), project, Role.ADMIN, is_group=True))
+        found = records.tokens.by_digest(digest)
+        assert found is not None
+        assert (found[0].member, found[0].member_name, found[0].role) == (member.id, name, None)
+        assert found[1] == records.members.grants_of(member.id)
+        assert found[1] == {project: Role.MAINTAINER, EVERYWHERE: Role.DEVELOPER}
 
 
 def test_everybody_names_their_own_tokens(store: Store) -> None:

@@ -137,10 +137,11 @@ class MemoryTokens:
         self._p.tokens[digest] = made
         return made
 
-    def by_digest(self, digest: str) -> TokenRecord | None:
-        if (found := self._p.tokens.get(digest)) is not None:
-            self._p.tokens[digest] = replace(found, last_used_at=datetime.now(UTC))
-        return found
+    def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
+        if (found := self._p.tokens.get(digest)) is None:
+            return None
+        self._p.tokens[digest] = replace(found, last_used_at=datetime.now(UTC))
+        return found, MemoryMembers(self._p, {}).grants_of(found.member) if found.member else {}
 
     def get(self, name: str, member: int | None) -> TokenRecord:
         for one in self._p.tokens.values():

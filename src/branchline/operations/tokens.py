@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,6 @@ from branchline.domain.audit import Kind
 from branchline.domain.errors import BadInput, Conflict, NotFound, Refused, Unauthenticated
 from branchline.domain.names import check_label
 from branchline.operations.gate import Gate
-from branchline.operations.members import actor_of
 from branchline.people_records import Member, TokenRecord
 from branchline.records import Records, Store
 from branchline.wire_people import NewToken, TokenShown, TokenView
@@ -41,12 +40,12 @@ class Tokens:
         if presented.startswith(PREFIX) and presented.isascii():
             # The digest is looked up in an index: the time that takes tells nothing about the token itself.
             with self._store.transaction() as records:
-                token = records.tokens.by_digest(_digest(presented))
-                if token is not None and not _expired(token):
-                    return _actor(records, token, source)
-            if token is not None:
+                found = records.tokens.by_digest(_digest(presented))
+            if found is not None and not _expired(found[0]):
+                return _actor(*found, source)
+            if found is not None:
                 raise Unauthenticated(
-                    f"The token {token.name} has expired.",
+                    f"The token {found[0].name} has expired.",
                     code="token_expired",
                     hint="Log in anew with `branchline login`, or have another one made.",
                 )
@@ -165,13 +164,11 @@ class Tokens:
         return token, made
 
 
-def _actor(records: Records, token: TokenRecord, source: str) -> Actor:
-    proof = f"token {token.name}"
-    if token.member is not None:
-        member, name = token.member, token.member_name
-        return actor_of(records, member, name, proof, source=source, scope=token.scope, until=token.expires_at)
-    grants = {} if token.role is None else dict.fromkeys(token.scope.projects or [EVERYWHERE], token.role)
-    return Actor(token.name, proof, grants, token.scope, source, None, token.expires_at)
+def _actor(token: TokenRecord, roles: Mapping[str, Role], source: str) -> Actor:
+    if token.role is not None:
+        roles = dict.fromkeys(token.scope.projects or [EVERYWHERE], token.role)
+    name = token.member_name or token.name
+    return Actor(name, f"token {token.name}", roles, token.scope, source, token.member, token.expires_at)
 
 
 def _named(records: Records, actor: Actor, name: str, member: str | None) -> TokenRecord | None:

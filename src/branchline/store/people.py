@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,12 @@ from branchline.store import tables as t
 
 _NAMES_LOCK = 0x6E61_6D65  # "name": of members and of machines' tokens no two may be called the same
 _NOW = sa.func.clock_timestamp()
+
+_PLACE = sa.func.coalesce(t.project.c.name, EVERYWHERE)
+_GRANTS = sa.select(_PLACE, t.role_grant.c.role).select_from(t.role_grant).outerjoin(t.project)
+_IS_HELD_BY_MEMBER = (t.role_grant.c.member_id == t.member.c.id) | sa.func.jsonb_exists(
+    t.member.c.groups, t.role_grant.c.group_name
+)
 
 
 def _hold_names(connection: sa.Connection) -> None:
@@ -159,17 +165,15 @@ class SqlMembers:
 
     def grants_of(self, member: int) -> Mapping[str, Role]:
         """By project or EVERYWHERE: the highest of what the member and their groups have."""
-        groups = sa.select(sa.func.jsonb_array_elements_text(t.member.c.groups)).where(t.member.c.id == member)
-        query = (
-            sa.select(sa.func.coalesce(t.project.c.name, EVERYWHERE), t.role_grant.c.role)
-            .select_from(t.role_grant)
-            .outerjoin(t.project)
-            .where((t.role_grant.c.member_id == member) | t.role_grant.c.group_name.in_(groups))
-        )
-        found: dict[str, Role] = {}
-        for project, role in self._db.execute(query):
-            found[project] = higher(Role(role), found.get(project))
-        return found
+        query = _GRANTS.join(t.member, t.member.c.id == member).where(_IS_HELD_BY_MEMBER)
+        return _highest((place, role) for place, role in self._db.execute(query))
+
+
+def _highest(found: Iterable[tuple[str, str]]) -> dict[str, Role]:
+    highest: dict[str, Role] = {}
+    for place, role in found:
+        highest[place] = higher(Role(role), highest.get(place))
+    return highest
 
 
 def _member(row: sa.Row[tuple[Any, ...]]) -> Member:
@@ -177,6 +181,17 @@ def _member(row: sa.Row[tuple[Any, ...]]) -> Member:
 
 
 _TOKENS = sa.select(t.token, t.member.c.name.label("member_name")).outerjoin_from(t.token, t.member)
+# Once a minute is exact enough for "last used", and spares a write per request.
+_STALE = t.token.c.last_used_at.is_(None) | (t.token.c.last_used_at < sa.func.now() - sa.text("interval '1 minute'"))
+_BY_DIGEST = _TOKENS.add_columns(
+    _STALE.label("stale"),
+    _GRANTS.where(_IS_HELD_BY_MEMBER)
+    .with_only_columns(sa.func.jsonb_agg(sa.func.jsonb_build_array(_PLACE, t.role_grant.c.role)))
+    .correlate(t.member)
+    .scalar_subquery()
+    .label("roles"),
+).where(t.token.c.digest == sa.bindparam("digest"))
+"""All that one request's authorisation needs, in one question."""
 
 
 class SqlTokens:
@@ -221,18 +236,14 @@ class SqlTokens:
             )
         return self.get(name, member)
 
-    def by_digest(self, digest: str) -> TokenRecord | None:
-        """The token, noting that it was used; None for an unknown one."""
-        row = self._db.execute(_TOKENS.where(t.token.c.digest == digest)).first()
+    def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
+        """The token, noting that it was used, with the roles that its member has now; None for an unknown one."""
+        row = self._db.execute(_BY_DIGEST, {"digest": digest}).first()
         if row is None:
             return None
-        # Once a minute is exact enough for "last used", and spares a write per request.
-        stale = sa.or_(
-            t.token.c.last_used_at.is_(None),
-            t.token.c.last_used_at < sa.func.now() - sa.text("interval '1 minute'"),
-        )
-        self._db.execute(t.token.update().where(t.token.c.id == row.id, stale).values(last_used_at=sa.func.now()))
-        return _token(row)
+        if row.stale:
+            self._db.execute(t.token.update().where(t.token.c.id == row.id).values(last_used_at=sa.func.now()))
+        return _token(row), _highest(row.roles or ())
 
     def get(self, name: str, member: int | None) -> TokenRecord:
         """A member's token, or a machine's, by its name."""
