@@ -26,10 +26,10 @@ import structlog
 
 from branchline import memory
 from branchline.bootstrap.runner import RunnerParts, runner_parts
-from branchline.domain.audit import AuditEvent, Kind
-from branchline.domain.deployment import Deployment, Failure, State
+from branchline.domain.deployment import Deployment
 from branchline.domain.environment import Tier
 from branchline.domain.errors import BranchlineError, PlatformBroke, TakenOver
+from branchline.operations import claims
 from branchline.operations.chores import Chores
 from branchline.settings import Settings
 from branchline.store.leases import Bell, Lease
@@ -108,12 +108,9 @@ class Runner:
 
     def _take_work(self) -> None:
         while not self._stopping.is_set() and self._has_room():
-            with self._store.transaction() as records:
-                claimed = records.deployments.claim(self._tier, self._name)
-                if claimed is None:
-                    return
-                about = (claimed.project, claimed.environment, claimed.id)
-                records.register.add(AuditEvent(Kind.DEPLOYMENT_STARTED, "platform", *about, {"runner": self._name}))
+            claimed = claims.claim(self._store, self._tier, self._name)
+            if claimed is None:
+                return
             self._begin(claimed)
 
     def _rest_when_idle(self) -> None:
@@ -169,26 +166,13 @@ class Runner:
                 self._lease.bury(carrier)
 
     def _go_on(self, deployment: int, carrier: str) -> None:
-        with self._store.transaction() as records:
-            taken = records.deployments.take_over(deployment, self._name, carrier)
+        taken = claims.take_over(self._store, deployment, self._name, carrier)
         if taken is None:
             return
         if taken.attempt > _MOST_ATTEMPTS:
-            self._give_up(taken)
+            claims.give_up(self._store, taken, _MOST_ATTEMPTS)
         else:
             self._begin(taken)
-
-    def _give_up(self, deployment: Deployment) -> None:
-        why = Failure(
-            "given_up",
-            f"The platform did not bring this deployment to an end in {_MOST_ATTEMPTS} attempts.",
-            "Deploy again; the runners' logs say what went wrong.",
-        )
-        with self._store.transaction() as records:
-            if records.deployments.finish(deployment.id, State.BROKEN, failure=why):
-                about = (deployment.project, deployment.environment, deployment.id)
-                detail = {"state": State.BROKEN, "stage": None, "failure": vars(why)}
-                records.register.add(AuditEvent(Kind.DEPLOYMENT_FINISHED, "platform", *about, detail))
 
     def _beat(self) -> None:
         partial = self._heartbeat.with_suffix(".partial")

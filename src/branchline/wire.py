@@ -51,6 +51,7 @@ from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
 from branchline.message import Text, Wire
+from branchline.wire_changes import ChangesView
 from branchline.wire_config import ConfigStatus
 
 MAX_REF = 400
@@ -111,9 +112,12 @@ class StageView(Wire):
     finished_at: datetime | None = None
     seconds: float | None = None
     note: str = ""
+    attempts: int = Field(1, description="How often it began: once more for each runner that died at it.")
 
 
 class DeploymentView(Wire):
+    """A deployment. What is marked as part of the story comes only where one deployment is asked for."""
+
     id: int
     project: str
     environment: str
@@ -122,6 +126,8 @@ class DeploymentView(Wire):
     subject: str = ""
     state: State
     actor: str
+    proof: str = Field("", description="How the actor was known.")
+    source: str = Field("", description="The network address that the request came from.")
     trigger: Trigger
     reason: str
     requested_at: datetime
@@ -129,15 +135,25 @@ class DeploymentView(Wire):
     finished_at: datetime | None = None
     release: int | None = None
     image: str | None = None
-    replaces: int | None = None
+    switched_at: datetime | None = Field(None, description="When traffic was sent to it.")
+    undone_at: datetime | None = Field(None, description="When traffic was taken back, because it turned sick.")
+    runner: str | None = Field(None, description="Who carries it, or did last.")
+    attempts: int = Field(0, description="How many runners carried it, one after the other.")
+    replaces: int | None = Field(None, description="The deployment that was live when it began.")
     superseded_by: int | None = None
     cancel_requested: bool = False
+    cancelled_by: str | None = Field(None, description="Who was the first to ask that it be cancelled.")
     failed_stage: str | None = None
     failure: FailureView | None = None
     url: str | None = None
     live: bool = False
     config: dict[str, int] | None = Field(None, description="The version of each layer of the config, by its path.")
-    stages: list[StageView] = Field([])
+    stages: list[StageView] = Field([], description="Part of the story: in the order in which they began.")
+    outcome: str = Field("", description="Part of the story: what came of it, in one sentence.")
+    replaced_by: int | None = Field(None, description="Part of the story: the deployment that took its place.")
+    changes: ChangesView | None = Field(
+        None, description="Part of the story: what differs from what was live; null before `prepare`."
+    )
 
 
 class Page(Wire):
@@ -157,7 +173,10 @@ class LogLine(Wire):
 
 
 class LogEvent(Wire):
-    """What `GET /api/v1/deployments/{id}/events` streams: a `line`, a changed `stage` or, last, the `end`."""
+    """What `GET /api/v1/deployments/{id}/events` streams: a `line`, a changed `stage` or, last, the `end`.
+
+    The `end` comes without `changes`: ask for the deployment to get them.
+    """
 
     line: LogLine | None = None
     stage: StageView | None = None

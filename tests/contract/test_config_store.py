@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import pytest
 from branchline.domain.config import Config, Secret
 from branchline.domain.environment import Environment, Inherits, Tier, tier_of, usually_inherits
 from branchline.domain.errors import BadInput, BranchlineError, Conflict, Refused
-from branchline.domain.layers import COMMON, HIDDEN, Change, Keys, Layer
+from branchline.domain.layers import COMMON, HIDDEN, Change, Document, Keys, Layer
 from branchline.ports import ConfigReader, ConfigWriter
 from tests.fakes.config import FakeConfigStore
 from tests.openbao import RealConfigStore
@@ -244,6 +245,34 @@ def test_what_was_pruned_is_neither_told_nor_read(store: ConfigStore, project: s
     assert [(one.version, one.there) for one in store.writer().versions(layer)] == [(4, True), (3, True)]
     assert code(lambda: reader.read(place, own(project, name, 2))) == "config_gone"
     assert plain(reader.read(place, own(project, name, 3))) == {"A": "3"}
+
+
+@EVERY_TIER
+def test_one_layer_is_read_at_any_version_that_is_there(store: ConfigStore, project: str, name: str) -> None:
+    layer, reader, place = Layer(project, name), store.reader(tier_of(name)), environment(project, name)
+    for value in ("1", "2", "3"):
+        store.put(project, name, {"A": value})
+    assert reader.layer(place, layer, 0) == Document(layer, 0, {})
+    assert reader.layer(place, layer, 2) == Document(layer, 2, {"A": Secret("2")})
+    store.delete(layer, 2)
+    assert code(lambda: reader.layer(place, layer, 2)) == "config_gone"
+    assert code(lambda: reader.layer(place, layer, 9)) == "config_gone"
+    assert code(lambda: reader.layer(place, Layer(project + "x", name), 1)) == "config_refused"
+    other = Layer(project, "develop" if name == "production" else "production")
+    assert code(lambda: reader.layer(place, other, 1)) == "config_refused"
+
+
+def test_a_layer_beneath_is_read_as_it_is_by_itself(store: ConfigStore, project: str) -> None:
+    reader, place, above = store.reader(Tier.NONPROD), environment(project, "login"), Layer(project, "login")
+    store.put(project, COMMON, {"A": "1"})
+    store.put(project, "develop", {"A": "2"})
+    store.put(project, "login", {"A": None})
+    assert reader.layer(place, Layer(project, COMMON), 1).entries == {"A": Secret("1")}
+    assert reader.layer(place, Layer(project, "develop"), 1).entries == {"A": Secret("2")}
+    assert reader.layer(place, above, 1).entries == {"A": HIDDEN}
+    alone = replace(place, inherits=Inherits.NOTHING)
+    assert reader.layer(alone, Layer(project, "develop"), 1).entries == {"A": Secret("2")}, "as it was inherited then"
+    assert code(lambda: reader.layer(place, Layer(project, "basket"), 0)) == "config_refused"
 
 
 def test_the_server_reads_nonprod_but_never_production(store: ConfigStore, project: str) -> None:

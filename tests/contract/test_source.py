@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from branchline.adapters.git import GitSource
+from branchline.domain.changes import MOST_COMMITS, CodeChanges, Commits, FileChange
 from branchline.domain.errors import BadInput, BranchlineError, DeploymentFailed, PlatformBroke
 from branchline.ports import Source
 from tests.contract.git_host import GitRepository, server
@@ -401,3 +403,83 @@ def test_a_submodule_elsewhere_on_this_machine_stays_closed(world: World, tmp_pa
     allowed = shop.commit("main", {"vendor": Module(secret.url, hidden)})
     world.source.checkout("shop", shop.url, allowed, tmp_path / "work", FakeLog(), GO_ON)
     assert (tmp_path / "work" / "vendor" / "secret").read_text() == "1"
+
+
+# --- compare
+
+PYTHON = (".py", ".sql")
+
+
+def compared(source: Source, shop: Repository, before: str, after: str) -> CodeChanges:
+    source.resolve("shop", shop.url, "main")
+    return source.compare("shop", before, after, PYTHON)
+
+
+def test_what_came_with_a_commit(source: Source, shop: Repository) -> None:
+    first = shop.commit("main", {"a.py": "1", "gone.sql": "1", "same.py": "1", "a.txt": "1"})
+    shop.commit("main", {"a.py": "2", "gone.sql": "1", "same.py": "1"}, subject="Add a basket\n\nAnd more.")
+    last = shop.commit("main", {"a.py": "3", "ü/new file.py": "1", "same.py": "1", "b.txt": "1"}, subject="Add a till")
+    found = compared(source, shop, first, last)
+    assert (found.came.total, found.went) == (2, Commits())
+    newest = found.came.newest[0]
+    assert (newest.sha, newest.subject, newest.author) == (last, "Add a till", "A B")
+    assert found.came.newest[1].subject.startswith("Add a basket")
+    assert all(datetime.fromisoformat(one.at).tzinfo for one in found.came.newest)
+    assert found.files == {
+        "a.py": FileChange.CHANGED,
+        "gone.sql": FileChange.REMOVED,
+        "ü/new file.py": FileChange.ADDED,
+    }
+
+
+def test_what_went_on_the_way_back(source: Source, shop: Repository) -> None:
+    first = shop.commit("main", {"a.py": "1"})
+    second = shop.commit("main", {"a.py": "1", "b.py": "1"}, subject="A mistake")
+    found = compared(source, shop, second, first)
+    assert (found.came, found.went.total, found.went.newest[0].subject) == (Commits(), 1, "A mistake")
+    assert found.files == {"b.py": FileChange.REMOVED}
+
+
+def test_what_came_and_went_on_the_way_sideways(source: Source, shop: Repository) -> None:
+    base = shop.commit("main", {"a.py": "1"})
+    old = shop.commit("main", {"a.py": "2"}, subject="The old way")
+    source.resolve("shop", shop.url, "main")
+    shop.point("main", base)
+    new = shop.commit("main", {"a.py": "3"}, subject="The new way")
+    found = compared(source, shop, old, new)
+    assert [one.sha for one in found.came.newest] == [new]
+    assert [one.sha for one in found.went.newest] == [old]
+    assert found.files == {"a.py": FileChange.CHANGED}
+
+
+def test_histories_without_a_common_beginning(source: Source, shop: Repository) -> None:
+    one = shop.commit("main", {"a.py": "1"})
+    other = shop.commit("other", {"b.py": "1"})
+    found = compared(source, shop, one, other)
+    assert (found.came.total, found.went.total) == (1, 1)
+    assert found.files == {"a.py": FileChange.REMOVED, "b.py": FileChange.ADDED}
+
+
+def test_only_the_newest_of_many_commits_are_named_but_all_are_counted(source: Source, shop: Repository) -> None:
+    base = shop.commit("main", {"a.py": "1"})
+    old = shop.commit("main", {"a.py": "0"}, subject="Alone")
+    source.resolve("shop", shop.url, "main")
+    shop.point("main", base)
+    names = [shop.commit("main", {"a.py": str(number)}) for number in range(2 * MOST_COMMITS + 3)]
+    found = compared(source, shop, old, names[-1])
+    assert found.came.total == 2 * MOST_COMMITS + 3
+    assert [one.sha for one in found.came.newest] == names[: -MOST_COMMITS - 1 : -1]
+    assert (found.went.total, [one.subject for one in found.went.newest]) == (1, ["Alone"])
+
+
+def test_the_same_commit_differs_in_nothing(source: Source, shop: Repository) -> None:
+    commit = shop.commit("main", {"a.py": "1"})
+    assert compared(source, shop, commit, commit) == CodeChanges(Commits(), Commits(), {})
+
+
+@pytest.mark.parametrize("strange", ["0" * 40, "--output=/tmp/x", "HEAD"])
+def test_a_commit_that_is_not_here_cannot_be_compared(source: Source, shop: Repository, strange: str) -> None:
+    commit = shop.commit("main")
+    refused("unknown_commit", PlatformBroke, compared, source, shop, strange, commit)
+    refused("unknown_commit", PlatformBroke, compared, source, shop, commit, strange)
+    refused("unknown_commit", PlatformBroke, source.compare, "till", commit, commit, PYTHON)

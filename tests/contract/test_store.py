@@ -13,6 +13,7 @@ import pytest
 from branchline.config_records import Done
 from branchline.domain.access import EVERYWHERE, Actor, Role
 from branchline.domain.audit import Kind
+from branchline.domain.changes import Changes, Commit, Commits, FileChange, LayerChanges, Migration
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
 from branchline.domain.environment import Destination, Environment, Inherits, Tier
 from branchline.domain.errors import Conflict, NotFound, TakenOver
@@ -237,6 +238,79 @@ def test_what_is_replaced_is_noted_once(store: Store, project: Project) -> None:
         assert records.deployments.get(new.id).config == {"shop/_common": 0, "shop/env/develop": 4}
 
 
+def test_what_changed_is_kept_once_and_comes_with_no_list(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    commit = Commit("c" * 40, "Ä. Lovelace", "2030-01-02T03:04:05+01:00", "Add \u2028 the till")
+    keys = LayerChanges("develop", 3, 4, set=("A",), changed=("B",), hidden=("C",), removed=("D",))
+    file = Migration("till/migrations/0002_ü.py", FileChange.ADDED)
+    found = Changes(1, "b" * 40, Commits(101, (commit,)), Commits(1, (commit,)), 1, (file,), (keys,))
+    with store.transaction() as records:
+        assert records.deployments.changes(asked.id) is None
+        records.deployments.note_changes(asked.id, found)
+        records.deployments.note_changes(asked.id, Changes())
+    with store.transaction() as records:
+        assert records.deployments.changes(asked.id) == found
+        assert records.deployments.page({project.name}, None, None, 1) == [asked]
+
+
+def test_who_asked_how_and_from_where_is_kept(store: Store, project: Project) -> None:
+    place, revision = environment(store, project), Revision("refs/heads/develop", "a" * 40, "subject")
+    with store.transaction() as records:
+        why = {"actor": "ada", "trigger": Trigger.CLI, "reason": "why not"}
+        asked = records.deployments.add(place, revision, **why, proof="token laptop", source="10.0.0.7")
+        assert (asked.proof, asked.source, asked.runner) == ("token laptop", "10.0.0.7", None)
+    claim_until_mine(store, {asked.id})
+    with store.transaction() as records:
+        assert records.deployments.get(asked.id).runner == "runner-1"
+        records.deployments.take_over(asked.id, "runner-2", "runner-1")
+        assert records.deployments.get(asked.id).runner == "runner-2"
+
+
+def test_the_first_who_cancels_is_remembered(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    with store.transaction() as records:
+        assert records.deployments.get(asked.id).cancelled_by is None
+        records.deployments.ask_to_cancel(asked.id, "bob")
+        records.deployments.ask_to_cancel(asked.id, "eve")
+        about = records.deployments.get(asked.id)
+    assert (about.cancel_requested, about.cancelled_by) == (True, "bob")
+
+
+def test_when_traffic_came_and_went_is_noted_once(store: Store, project: Project) -> None:
+    asked = queue(store, environment(store, project))
+    for note, moment in (("note_switched", "switched_at"), ("note_undone", "undone_at")):
+        with store.transaction() as records:
+            assert getattr(records.deployments.get(asked.id), moment) is None
+            assert getattr(records.deployments, note)(asked.id)
+            first = getattr(records.deployments.get(asked.id), moment)
+            assert abs(datetime.now(UTC) - first) < timedelta(minutes=5)
+        with store.transaction() as records:
+            assert not getattr(records.deployments, note)(asked.id)
+            assert getattr(records.deployments.get(asked.id), moment) == first
+
+
+def test_a_deployment_is_replaced_by_the_one_that_stayed(store: Store, project: Project) -> None:
+    place, elsewhere = environment(store, project), environment(store, project, "login")
+    old, failed, undone, stayed, later = (queue(store, place) for _ in range(5))
+    stranger = queue(store, elsewhere)
+    with store.transaction() as records:
+        deployments = records.deployments
+        records.environments.set_live(place, old.id)
+        for one in (failed, undone, stayed, stranger):
+            deployments.note_replaces(one.id)
+        deployments.note_switched(undone.id)
+        deployments.note_undone(undone.id)
+        deployments.note_switched(stranger.id)
+        assert deployments.replaced_by(old) is None
+        deployments.note_switched(stayed.id)
+        records.environments.set_live(place, stayed.id)
+        deployments.note_replaces(later.id)
+        deployments.note_switched(later.id)
+        replacing = deployments.replaced_by(old)
+        assert replacing
+        assert replacing.id == stayed.id
+
+
 def test_an_environment_inherits_what_was_last_said(store: Store, project: Project) -> None:
     for inherits in (Inherits.COMMON, Inherits.DEVELOP, Inherits.NOTHING):
         with store.transaction() as records:
@@ -315,7 +389,7 @@ def test_taking_over_locks_out_who_carried_it(store: Store, project: Project) ->
         taken = records.deployments.take_over(asked.id, "runner-2", "runner-1")
         assert taken
         assert taken.fence > claimed.fence > asked.fence
-        records.deployments.ask_to_cancel(asked.id)
+        records.deployments.ask_to_cancel(asked.id, "bob")
         assert records.deployments.carried_by(asked.id) == (taken.fence, True)
         records.deployments.hold(taken.fence)
         with pytest.raises(TakenOver):
@@ -339,6 +413,23 @@ def test_an_ended_stage_gives_what_it_left_behind(store: Store, project: Project
         third = records.deployments.begin_stage(asked.id, Stage.BUILD)
     assert (third.state, third.result) == (StageState.PASSED, left)
     assert third.finished_at is not None
+
+
+def test_a_stage_ends_once(store: Store, project: Project) -> None:
+    """Whoever was not told that the transaction was committed asks again."""
+    asked = queue(store, environment(store, project))
+    left = {"output": {}, "failure": None, "broke": False}
+    with store.transaction() as records:
+        records.deployments.begin_stage(asked.id, Stage.BUILD)
+        records.deployments.begin_stage(asked.id, Stage.BUILD)
+        ended = records.deployments.end_stage(asked.id, Stage.BUILD, StageState.PASSED, "once", left)
+        assert ended
+        assert (ended.name, ended.state, ended.note, ended.attempts) == (Stage.BUILD, StageState.PASSED, "once", 2)
+        assert ended.finished_at
+    with store.transaction() as records:
+        assert records.deployments.end_stage(asked.id, Stage.BUILD, StageState.FAILED, "twice", left) is None
+        (kept,) = records.deployments.stages(asked.id)
+    assert (kept.state, kept.note, kept.finished_at) == (StageState.PASSED, "once", ended.finished_at)
 
 
 def test_the_register_keeps_order_and_detail(store: Store, project: Project) -> None:
@@ -428,7 +519,7 @@ def test_no_stage_begins_while_somebody_cancels(store: Store, project: Project) 
             records.deployments.begin_stage(asked.id, Stage.SWITCH)
 
     with store.transaction() as records:
-        records.deployments.ask_to_cancel(asked.id)
+        records.deployments.ask_to_cancel(asked.id, "bob")
         beginning = beside(begin)
         assert beginning.is_alive()
         assert records.deployments.stages(asked.id) == []

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from socket import create_connection
+from typing import Any
 
 import httpx
 import pytest
@@ -74,8 +75,11 @@ def test_a_push_becomes_a_healthy_live_release(platform: Platform, name: str) ->
 
 def test_the_new_release_takes_over_without_a_lost_request(platform: Platform, name: str) -> None:
     repository = live(platform, name)
+    first = platform.api("GET", f"/projects/{name}/environments/develop").json()["live"]["id"]
+    platform.cli("config", "set", name, "develop", "GREETING=a-secret-greeting")
     repository.change("app.py", 'VERSION = "1"', 'VERSION = "2"')
-    repository.push("second")
+    repository.write({"migrations/0002_till.sql": "SELECT 1;\n"})
+    commit = repository.push("second")
     with platform.load(f"develop-{name}.localhost") as seen:
         done = platform.deploy(name)
         time.sleep(0.3)
@@ -86,6 +90,48 @@ def test_the_new_release_takes_over_without_a_lost_request(platform: Platform, n
     names = containers(platform, name)
     assert len(names) == 3
     assert all(f"-d{done['id']}-" in one for one in names)
+    tells_what_changed(platform, name, done, first, commit)
+
+
+def tells_what_changed(platform: Platform, name: str, done: dict[str, Any], first: int, commit: str) -> None:
+    """The story has the commit, the config key and the migration; so has the register, and neither has a value."""
+    changes = done["changes"]
+    assert (changes["since"], changes["unknown"], changes["config_unknown"]) == (first, "", "")
+    assert [(one["sha"], one["author"], one["subject"]) for one in changes["came"]["newest"]] == [
+        (commit, "Ada", "second")
+    ]
+    assert (changes["came"]["total"], changes["went"]["total"]) == (1, 0)
+    assert changes["migrations"] == [{"path": "migrations/0002_till.sql", "what": "added"}]
+    assert [(one["layer"], one["before"], one["after"], one["set"]) for one in changes["config"]] == [
+        ("develop", 0, 1, ["GREETING"])
+    ]
+    assert (done["replaces"], done["live"], done["attempts"]) == (first, True, 1)
+    assert done["proof"].startswith("token ")
+    assert done["outcome"].startswith("Live since ")
+    before = platform.deployment(first)
+    assert before["replaced_by"] == done["id"]
+    assert before["outcome"].startswith(f"Went live; replaced by {done['id']} after ")
+    assert before["changes"]["since"] is None
+
+    told = platform.cli("deployments", "show", str(done["id"])).stdout
+    for words in (
+        f"Since deployment {first}, which was live at ",
+        f"    {commit[:8]}  ",
+        "second (Ada)",
+        "    added     migrations/0002_till.sql",
+        "  config of develop, version none → 1\n    set       GREETING",
+        f"image       {done['image']}",
+        "config      develop 1",
+        f"replaces    deployment {first}",
+    ):
+        assert words in told, told
+    lines = platform.api("GET", f"/audit?project={name}&limit=100").json()
+    mine = {line["kind"]: line["detail"] for line in reversed(lines) if line["deployment"] == done["id"]}
+    for kind in ("deployment.switched", "deployment.finished"):
+        what = {"commit": commit, "image": done["image"], "release": 2, "config": done["config"], "since": first}
+        what |= {"keys": ["GREETING"], "migrations": {"migrations/0002_till.sql": "added"}}
+        assert mine[kind].items() >= what.items(), mine[kind]
+    assert "a-secret-greeting" not in told + json.dumps([done, before, lines]) + platform.log(done["id"])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from branchline.domain.config import Config, Secret
@@ -115,10 +115,18 @@ class FakeConfigReader:
     def read(self, environment: Environment, versions: Mapping[str, int] | None = None) -> Config:
         """As the port promises."""
         wanted = layers_to_read(environment, versions)
+        self._check(environment, wanted)
+        return resolve([self._read(layer, version) for layer, version in wanted.items()])
+
+    def layer(self, environment: Environment, layer: Layer, version: int) -> Document:
+        """As the port promises."""
+        self._check(environment, [layer])
+        return self._read(layer, version)
+
+    def _check(self, environment: Environment, wanted: Iterable[Layer]) -> None:
         for layer in [Layer(environment.project, environment.name), *wanted]:
             if layer.tier is not self._tier or not may_read(environment, layer):
                 raise PlatformBroke("That is not this runner's.", code="config_refused", hint="Use the other one.")
-        return resolve([self._read(layer, version) for layer, version in wanted.items()])
 
     def _read(self, layer: Layer, version: int | None) -> Document:
         versions = self._store.versions(layer)

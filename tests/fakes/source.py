@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from branchline.domain.changes import MOST_COMMITS, CodeChanges, Commit, Commits, FileChange
 from branchline.domain.environment import BRANCH, TAG, short
 from branchline.domain.errors import BadInput, DeploymentFailed, PlatformBroke
 from branchline.ports import Interrupt, Log, Revision
@@ -39,6 +40,7 @@ class _Commit:
     subject: str
     files: Files
     parent: str | None
+    author: str = "A B"
 
 
 @dataclass
@@ -128,6 +130,18 @@ class FakeSource:
             raise BadInput(f"{path} is larger than 1 MiB.", code="unreadable_file", hint="Make it smaller.")
         return text
 
+    def compare(self, project: str, before: str, after: str, endings: tuple[str, ...]) -> CodeChanges:
+        seen = self._seen.get(project, {})
+        if before not in seen or after not in seen:
+            raise PlatformBroke("A commit is not here any more.", code="unknown_commit", hint="Was it force-pushed?")
+        old, new = _history(seen, before), _history(seen, after)
+        was, now = ({p: c for p, c in seen[one].files.items() if p.endswith(endings)} for one in (before, after))
+        files = dict.fromkeys(now.keys() - was.keys(), FileChange.ADDED)
+        files |= dict.fromkeys(was.keys() - now.keys(), FileChange.REMOVED)
+        files |= {path: FileChange.CHANGED for path in was.keys() & now.keys() if was[path] != now[path]}
+        came, went = ([name for name in one if name not in other] for one, other in ((new, old), (old, new)))
+        return CodeChanges(_commits(seen, came), _commits(seen, went), files)
+
     def checkout(self, project: str, repository: str, commit: str, folder: Path, log: Log, stop: Interrupt) -> None:
         stop.check()
         if commit not in self._seen.get(project, {}):
@@ -178,3 +192,18 @@ class FakeSource:
             raise DeploymentFailed(f"Submodule {path} cannot be had.", code="submodule_failed", hint="See .gitmodules.")
         log.write(f"Submodule {path} at {module.commit[:12]}")
         self._write(url, hosted.commits[module.commit].files, folder, log)
+
+
+def _history(seen: Mapping[str, _Commit], tip: str | None) -> list[str]:
+    """A commit and those before it, newest first."""
+    names = []
+    while tip is not None:
+        names.append(tip)
+        tip = seen[tip].parent
+    return names
+
+
+def _commits(seen: Mapping[str, _Commit], names: list[str]) -> Commits:
+    newest = names[:MOST_COMMITS]
+    at = "2030-01-02T03:04:05+00:00"
+    return Commits(len(names), tuple(Commit(name, seen[name].author, at, seen[name].subject) for name in newest))

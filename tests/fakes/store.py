@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from branchline.config_records import ConfigChange, Done
+from branchline.deployment_records import StageRecord
 from branchline.domain.access import Actor
 from branchline.domain.audit import AuditEvent
+from branchline.domain.changes import Changes
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.errors import Conflict, NotFound, PlatformBroke, TakenOver
@@ -26,7 +28,7 @@ from branchline.domain.project import Project
 from branchline.domain.release import Release
 from branchline.domain.retention import Use
 from branchline.ports import Revision
-from branchline.records import GONE_STAGE, GONE_TEXT, Line, StageRecord
+from branchline.records import GONE_STAGE, GONE_TEXT, Line
 from tests.fakes.people import MemoryMembers, MemoryTokens, People
 
 
@@ -42,6 +44,7 @@ class Tables:
     deployments: dict[int, Deployment] = field(default_factory=dict)
     runners: dict[int, str] = field(default_factory=dict)
     noted: set[int] = field(default_factory=set)
+    compared: dict[int, str] = field(default_factory=dict)
     stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
     people: People = field(default_factory=People)
@@ -192,7 +195,15 @@ class MemoryDeployments:
         return self._t.deployments[deployment]
 
     def add(
-        self, environment: Environment, revision: Revision, *, actor: str, trigger: Trigger, reason: str
+        self,
+        environment: Environment,
+        revision: Revision,
+        *,
+        actor: str,
+        trigger: Trigger,
+        reason: str,
+        proof: str = "",
+        source: str = "",
     ) -> Deployment:
         number = len(self._t.deployments) + 1
         self._t.deployments[number] = Deployment(
@@ -205,6 +216,8 @@ class MemoryDeployments:
             subject=revision.subject,
             state=State.QUEUED,
             actor=actor,
+            proof=proof,
+            source=source,
             trigger=trigger,
             reason=reason,
             requested_at=_now(),
@@ -238,8 +251,8 @@ class MemoryDeployments:
         ]
         return sorted(found, key=lambda one: -one.id)[:limit]
 
-    def ask_to_cancel(self, deployment: int) -> None:
-        self._change(deployment, cancel_requested=True)
+    def ask_to_cancel(self, deployment: int, by: str) -> None:
+        self._change(deployment, cancel_requested=True, cancelled_by=self.get(deployment).cancelled_by or by)
 
     def claim(self, tier: Tier, runner: str) -> Deployment | None:
         everything = self._t.deployments.values()
@@ -257,14 +270,15 @@ class MemoryDeployments:
         load = [one.project for one in running]
         chosen = min(waiting, key=lambda one: (load.count(one.project), one.id))
         self._t.runners[chosen.id] = runner
-        return self._change(chosen.id, state=State.RUNNING, started_at=_now(), attempt=chosen.attempt + 1)
+        taken = {"started_at": _now(), "attempt": chosen.attempt + 1, "runner": runner}
+        return self._change(chosen.id, state=State.RUNNING, **taken)
 
     def take_over(self, deployment: int, runner: str, instead_of: str) -> Deployment | None:
         about = self.get(deployment)
         if self._t.runners.get(deployment) != instead_of or about.state is not State.RUNNING:
             return None
         self._t.runners[deployment] = runner
-        return self._change(deployment, attempt=about.attempt + 1)
+        return self._change(deployment, attempt=about.attempt + 1, runner=runner)
 
     def hold(self, fence: Fence) -> bool:
         about = self.get(fence.deployment)
@@ -300,10 +314,13 @@ class MemoryDeployments:
 
     def end_stage(
         self, deployment: int, stage: Stage, state: StageState, note: str, result: Mapping[str, Any] | None = None
-    ) -> None:
+    ) -> StageRecord | None:
         self._t.witness("end", stage)
+        if self._t.stages[deployment, stage].result is not None:
+            return None
         kept = json.loads(json.dumps(result))
         self._change_stage(deployment, stage, state=state, note=note, result=kept, finished_at=_now())
+        return self._t.stages[deployment, stage]
 
     def note_hung(self, deployment: int, stage: Stage) -> None:
         self._change_stage(deployment, stage, hung=True)
@@ -320,6 +337,31 @@ class MemoryDeployments:
             about = self.get(deployment)
             self._change(deployment, replaces=self._t.environments[about.environment_id].live_deployment)
         return self.get(deployment).replaces
+
+    def note_switched(self, deployment: int) -> bool:
+        first = self.get(deployment).switched_at is None
+        if first:
+            self._change(deployment, switched_at=_now())
+        return first
+
+    def note_undone(self, deployment: int) -> bool:
+        first = self.get(deployment).undone_at is None
+        if first:
+            self._change(deployment, undone_at=_now())
+        return first
+
+    def replaced_by(self, deployment: Deployment) -> Deployment | None:
+        later = (self._t.deployments[number] for number in sorted(self._t.deployments) if number > deployment.id)
+        there = [one for one in later if one.environment_id == deployment.environment_id]
+        stayed = (one for one in there if one.replaces == deployment.id and one.switched_at and not one.undone_at)
+        return next(stayed, None)
+
+    def note_changes(self, deployment: int, changes: Changes) -> None:
+        self._t.compared.setdefault(deployment, json.dumps(changes.to_json()))
+
+    def changes(self, deployment: int) -> Changes | None:
+        kept = self._t.compared.get(deployment)
+        return Changes.from_json(json.loads(kept)) if kept else None
 
     def note_release(self, deployment: int, release: int) -> None:
         self._change(deployment, release=release)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 from branchline.domain.access import Role
+from branchline.domain.changes import FileChange
 from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.errors import PlatformBroke
@@ -17,6 +19,7 @@ from branchline.domain.pipeline import Stage, StageState
 from branchline.server.dashboard import sessions
 from branchline.server.dashboard.sessions import COOKIE, Sessions
 from branchline.wire import FailureView
+from branchline.wire_changes import ChangesView, CommitsView, CommitView, LayerChangesView, MigrationView
 from tests.fakes.platform import COMMIT, FakePlatform
 from tests.integration.served import KEY, recorded, served
 
@@ -246,6 +249,8 @@ def test_everything_is_escaped(browser: httpx.Client, platform: FakePlatform) ->
     ).id
     platform.stage(number, Stage.BUILD, StageState.FAILED, 3, note=HOSTILE)
     platform.finish(number, State.SUCCEEDED, FailureView(code=HOSTILE, sentence=HOSTILE, hint=f"`{HOSTILE}`"))
+    said = {"outcome": HOSTILE, "proof": HOSTILE, "source": HOSTILE, "runner": HOSTILE}
+    platform.change(number, **said, changes=changes_of_all_kinds(HOSTILE))
     platform.known_tokens[HOSTILE] = ("bl_hostile", Role.ADMIN)
     browser.post("/login", data={"token": "bl_hostile"})
     for path in ("/", "/projects/shop", f"/deployments/{number}", f"/projects/{HOSTILE}", f"/{HOSTILE}"):
@@ -314,6 +319,74 @@ def test_a_failure_is_told_with_what_to_do(browser: httpx.Client, platform: Fake
     assert "Deploy this commit again" in text
     assert "4.2 s" in text
     assert ">waiting<" not in text, "a deployment that is over waits for nothing"
+
+
+def changes_of_all_kinds(text: str) -> ChangesView:
+    """Something of everything that can change, with this text wherever somebody writes one."""
+    commit = CommitView(sha="c" * 40, author=text, at=datetime(2030, 1, 2, tzinfo=UTC), subject=text)
+    return ChangesView(
+        since=1,
+        before="b" * 40,
+        came=CommitsView(total=103, newest=[commit]),
+        went=CommitsView(total=1, newest=[commit]),
+        migrations_total=1,
+        migrations=[MigrationView(path=f"shop/migrations/0002_{text}.py", what=FileChange.ADDED)],
+        config=[
+            LayerChangesView(layer="develop", before=3, after=4, set=["API_KEY"], changed=["DSN"], removed=["OLD"]),
+            LayerChangesView(layer="login", before=0, after=2, unknown=text),
+        ],
+    )
+
+
+def test_the_whole_story_is_told(browser: httpx.Client, platform: FakePlatform) -> None:
+    number = platform.deployed("shop", "develop", "refs/heads/develop", COMMIT).id
+    platform.stage(number, Stage.BUILD, StageState.PASSED, 4.2)
+    log_in(browser)
+    assert "That is not known yet." in browser.get(f"/deployments/{number}").text
+    platform.change(
+        number,
+        stages=[one.model_copy(update={"attempts": 2}) for one in platform.views[number].stages],
+        proof="token laptop",
+        source="10.0.0.7",
+        runner="nonprod-1",
+        attempts=3,
+        replaces=1,
+        replaced_by=7,
+        outcome="Went live; replaced by 7 after 3 h.",
+        changes=changes_of_all_kinds("till"),
+    )
+    text = " ".join(browser.get(f"/deployments/{number}").text.split())
+    for told in (
+        "(cli, token laptop, from 10.0.0.7)",
+        "Went live; replaced by 7 after 3 h.",
+        '<a href="/deployments/7">#7</a>',
+        'nonprod-1 <span class="faint">(attempt 3)',
+        '<span class="faint">(attempt 2)</span>',
+        "103 commits came",
+        "and 102 older ones",
+        "1 commit of the release before went",
+        '<span class="subject">till</span>',
+        "1 database migration<",
+        '<span class="faint">added</span> <code class="long">shop/migrations/0002_till.py</code>',
+        "Config of develop, version 3 → 4",
+        '<span class="faint">set</span> <code>API_KEY</code>',
+        '<span class="faint">changed</span> <code>DSN</code>',
+        '<span class="faint">removed</span> <code>OLD</code>',
+        "Config of login, version none → 2",
+    ):
+        assert told in text, told
+    platform.change(number, changes=ChangesView())
+    assert "nothing to compare with" in browser.get(f"/deployments/{number}").text
+    platform.change(number, changes=ChangesView(since=1, before="b" * 40))
+    text = browser.get(f"/deployments/{number}").text
+    assert "The same commit." in text
+    assert "The same config." in text
+    unknown = ChangesView(since=1, before="b" * 40, unknown="It went.", config_unknown="Nobody wrote it down.")
+    platform.change(number, changes=unknown)
+    text = browser.get(f"/deployments/{number}").text
+    assert "Commits and migrations are not known: It went." in text
+    assert "Config keys are not known: Nobody wrote it down." in text
+    assert "The same" not in text
 
 
 def test_parts_are_what_pages_hold(browser: httpx.Client, platform: FakePlatform) -> None:

@@ -21,6 +21,7 @@ from branchline.adapters.git import GitSource
 from branchline.adapters.git_command import Git
 from branchline.adapters.git_mirror import Mirror
 from branchline.adapters.git_modules import absolute
+from branchline.domain.changes import FileChange
 from branchline.domain.errors import BadInput, Cancelled, DeploymentFailed, PlatformBroke
 from tests.contract.git_host import GitRepository, server, serving
 from tests.contract.test_source import files_of
@@ -56,6 +57,9 @@ def test_it_is_quick(source: GitSource, shop: GitRepository, tmp_path: Path) -> 
     source.resolve("shop", shop.url, "main")
     assert fastest(lambda: source.resolve("shop", shop.url, "main")) < 0.1
     assert fastest(lambda: source.read("shop", commit, "folder0/file0")) < 0.05
+    later = shop.commit("main", {"migrations/0001_x.py": "1"})
+    source.resolve("shop", shop.url, "main")
+    assert fastest(lambda: source.compare("shop", commit, later, (".py",))) < 0.06
     work = tmp_path / "work"
     assert fastest(lambda: source.checkout("shop", shop.url, commit, work, FakeLog(), GO_ON)) < 0.06
 
@@ -83,6 +87,15 @@ USERS_SETTINGS = """
     recurse = true
 [log]
     showSignature = true
+    decorate = full
+    follow = true
+[i18n]
+    logOutputEncoding = latin1
+[diff]
+    renames = copies
+    external = /nowhere
+    orderFile = /nowhere
+    noprefix = true
 [color]
     ui = always
 [init]
@@ -113,6 +126,51 @@ def test_users_settings_work_but_change_no_checkout(users_home: Path, tmp_path: 
     assert source.resolve("shop", shop.url, "main").commit == commit  # by the user's insteadOf
     source.checkout("shop", shop.url, commit, tmp_path / "work", FakeLog(), GO_ON)
     assert (tmp_path / "work" / "a").read_bytes() == b"1\n2\n"
+
+
+def test_users_settings_change_no_comparison(users_home: Path, tmp_path: Path) -> None:
+    shop = GitRepository(users_home / "real" / "shop.git", "https://code.example/shop.git")
+    before = shop.commit("main", {"a.py": "1\n" * 50, "b.py": "1"})
+    after = shop.commit("main", {"c.py": "1\n" * 50, "b.py": "2"}, subject="Für die Kasse")
+    source = GitSource(tmp_path / "mirrors")
+    source.resolve("shop", shop.url, "main")
+    found = source.compare("shop", before, after, (".py",))
+    assert [(one.sha, one.subject) for one in found.came.newest] == [(after, "Für die Kasse")]
+    assert found.files == {"a.py": FileChange.REMOVED, "b.py": FileChange.CHANGED, "c.py": FileChange.ADDED}
+
+
+def test_what_commits_say_of_themselves_is_fit_to_be_shown(source: GitSource, shop: GitRepository) -> None:
+    before = shop.commit("main")
+    message = b"\x1b[31mred\x1b[0m \xff \xe2\x80\xae" + b"x" * 500 + b"\n\nbody"
+    strange = b"commit refs/heads/main\nauthor \xffA\x1f\tB <a@example.com> 1700000000 +0530\n"
+    strange += b"committer A <a@example.com> 1700000100 +0530\nencoding latin1\ndata %d\n%s\n" % (len(message), message)
+    shop.git("fast-import", "--quiet", stdin=strange + f"from {before}\n".encode())
+    source.resolve("shop", shop.url, "main")
+    (one,) = source.compare("shop", before, shop.git("rev-parse", "main"), ()).came.newest
+    assert (one.author, one.at) == ("ÿA  B", "2023-11-15T03:45:00+05:30")
+    assert one.subject.isprintable()
+    assert one.subject.startswith(" [31mred [0m ÿ".strip())
+    assert len(one.subject) == 200
+
+
+def test_commits_that_only_a_lender_has_are_compared_there(tmp_path: Path, shop: GitRepository) -> None:
+    before, after = shop.commit("main"), shop.commit("main", {"a.py": "1"})
+    GitSource(tmp_path / "lender").resolve("shop", shop.url, "main")
+    assert GitSource(tmp_path / "own", lender=tmp_path / "lender").compare("shop", before, after, ()).came.total == 1
+    GitSource(tmp_path / "own").resolve("shop", shop.url, "main")
+    shutil.rmtree(tmp_path / "lender")
+    assert GitSource(tmp_path / "own", lender=tmp_path / "lender").compare("shop", before, after, ()).came.total == 1
+
+
+def test_a_damaged_mirror_compares_nothing_and_says_so(source: GitSource, shop: GitRepository, tmp_path: Path) -> None:
+    before, after = shop.commit("main", {"a.py": "1"}), shop.commit("main", {"a.py": "2"})
+    source.resolve("shop", shop.url, "main")
+    tree = shop.git("rev-parse", f"{before}^{{tree}}")
+    (tmp_path / "mirrors" / "shop.git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(PlatformBroke) as caught:
+        source.compare("shop", before, after, (".py",))
+    assert caught.value.code == "comparison_failed"
+    assert "git could not compare the two commits:" in caught.value.sentence
 
 
 def test_users_credential_helper_is_asked(users_home: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,26 @@ def test_what_was_pinned_before_there_were_layers_is_still_pinned(older: sa.Engi
         (prepared,) = records.deployments.stages(1)
         assert prepared.result
         assert prepared.result["output"]["config"] == {"shop/env/develop": 4}
+
+
+def test_when_traffic_came_and_went_is_taken_from_the_stages_of_before(older: sa.Engine) -> None:
+    with older.begin() as connection:
+        connection.execute(sa.text("INSERT INTO project (name, repository) VALUES ('shop', '/srv/shop.git')"))
+        place = "INSERT INTO environment (project_id, name, tier, slot) VALUES (1, 'develop', 'nonprod', 1)"
+        connection.execute(sa.text(place))
+        for number, state in enumerate(("succeeded", "undone", "failed"), 1):
+            asked = "INSERT INTO deployment (environment_id, ref, commit, state, actor, trigger)"
+            connection.execute(sa.text(f"{asked} VALUES (1, 'refs/heads/x', 'c', '{state}', 'ada', 'cli')"))
+            for stage in ("switch", "undo"):
+                passed = "passed" if number < 3 else "failed"
+                ended = "INSERT INTO stage (deployment_id, name, state, finished_at)"
+                at = f"2030-01-0{number} 03:04:0{len(stage)}+00"
+                connection.execute(sa.text(f"{ended} VALUES ({number}, '{stage}', '{passed}', '{at}')"))
+    migrate(older)
+    with SqlStore(older).transaction() as records:
+        done, undone, failed = (records.deployments.get(number) for number in (1, 2, 3))
+    assert done.switched_at == datetime(2030, 1, 1, 3, 4, 6, tzinfo=UTC)
+    assert undone.switched_at == datetime(2030, 1, 2, 3, 4, 6, tzinfo=UTC)
+    assert undone.undone_at == datetime(2030, 1, 2, 3, 4, 4, tzinfo=UTC)
+    assert (done.undone_at, failed.switched_at, failed.undone_at) == (None, None, None)
+    assert (done.proof, done.source, done.cancelled_by) == ("", "", None)

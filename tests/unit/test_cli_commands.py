@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from branchline import __version__, wire, wire_people
+from branchline import __version__, wire, wire_changes, wire_people
 from branchline.cli import config_files
 from branchline.domain.access import Permission, Role
+from branchline.domain.changes import FileChange
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.pipeline import StageState
 from branchline.wire_config import ConfigStatus, LayerVersion
@@ -166,8 +167,143 @@ def test_a_deployment_is_shown(cli: CommandLine, api: FakeApi) -> None:
     assert ran.status == 0
     for line in ("failure     The tests failed. (tests_failed)", "hint        Look at them.", "reason      why not"):
         assert line in ran.out
-    assert ran.out.endswith("STAGE   STATE    TOOK    NOTE\ntest    failed   3.0 s   2 failed\n")
+    assert "\nSTAGE   STATE    TOOK    NOTE\ntest    failed   3.0 s   2 failed\n" in ran.out
+    assert "\nWHAT CHANGED\nIt ended before that was found out.\n" in ran.out
     assert wire.DeploymentView.model_validate(cli("deployments", "show", "5", "--json").json) == view
+
+
+STORY = """\
+Deployment 42: shop → develop
+
+by          anna (token laptop) from 10.0.0.7, through cli
+reason      The till is slow
+asked for   2030-01-02 03:04:05
+source      branch develop at 1a2b3c4d1a2b3c4d1a2b3c4d1a2b3c4d1a2b3c4d
+subject     Add the till
+
+WHAT CHANGED
+Since deployment 41, which was live at 9f8e7d6c9f8e:
+  102 commits
+    cccccccc  2030-01-02  A subject that is rather long, because whoever wrote
+                          it did not know when to stop (Ada Lovelace)
+    and 101 older ones
+  1 commit, of the release before, went
+    dddddddd  2030-01-02  A mistake (Ada Lovelace)
+  1 database migration
+    added     shop/migrations/0002_till.py
+  config of develop, version 3 → 4
+    set       API_KEY
+    changed   KEY_NUMBER_0, KEY_NUMBER_1, KEY_NUMBER_2, KEY_NUMBER_3,
+              KEY_NUMBER_4, KEY_NUMBER_5
+    hidden    X
+    removed   OLD
+  config of login, version none → 2
+    Not known: Version 2 of the config of shop login is gone from the store.
+
+STAGE   STATE    TOOK    NOTE
+test    passed   3.0 s   A note that is so long that it goes on in the next
+                         line, where it ends (attempt 2)
+
+WHAT CAME OF IT
+state       succeeded
+outcome     Went live; replaced by 43 after 3 h.
+began       2030-01-02 03:04:06
+switched    2030-01-02 03:04:13
+ended       2030-01-02 03:04:17
+took        12 s, of which it waited 1.2 s
+carried by  runner nonprod-host-12, in attempt 2
+release     7
+image       shop@sha256:abababababababababababababababababababababababababababababababab
+config      develop 4
+replaces    deployment 41
+replaced    by deployment 43
+url         http://develop-shop.localhost:8080
+"""
+
+
+def test_the_whole_story_of_a_deployment(cli: CommandLine, api: FakeApi) -> None:
+    def commit(sign: str, subject: str) -> wire_changes.CommitView:
+        return wire_changes.CommitView(sha=sign * 40, author="Ada Lovelace", at=START, subject=subject)
+
+    long = "A subject that is rather long, because whoever wrote it did not know when to stop"
+    changes = wire_changes.ChangesView(
+        since=41,
+        before="9f8e7d6c" * 5,
+        came=wire_changes.CommitsView(total=102, newest=[commit("c", long)]),
+        went=wire_changes.CommitsView(total=1, newest=[commit("d", "A \x1b[31mmistake")]),
+        migrations_total=1,
+        migrations=[wire_changes.MigrationView(path="shop/migrations/0002_till.py", what=FileChange.ADDED)],
+        config=[
+            wire_changes.LayerChangesView(
+                layer="develop",
+                before=3,
+                after=4,
+                set=["API_KEY"],
+                changed=[f"KEY_NUMBER_{number}" for number in range(6)],
+                hidden=["X"],
+                removed=["OLD"],
+            ),
+            wire_changes.LayerChangesView(
+                layer="login",
+                before=0,
+                after=2,
+                unknown="Version 2 of the config of shop login is gone from the store.",
+            ),
+        ],
+    )
+    stage = wire.StageView(
+        name="test",
+        state=StageState.PASSED,
+        started_at=START,
+        finished_at=START + timedelta(seconds=3),
+        seconds=3,
+        note="A note that is so long that it goes on in the next line, where it ends",
+        attempts=2,
+    )
+    view = deployment(
+        42,
+        State.SUCCEEDED,
+        proof="token laptop",
+        source="10.0.0.7",
+        reason="The till is slow",
+        started_at=START + timedelta(seconds=1.2),
+        switched_at=START + timedelta(seconds=8),
+        outcome="Went live; replaced by 43 after 3 h.",
+        release=7,
+        image="shop@sha256:" + "ab" * 32,
+        config={"shop/_common": 0, "shop/env/develop": 4},
+        runner="nonprod-host-12",
+        attempts=2,
+        replaces=41,
+        replaced_by=43,
+        url="http://develop-shop.localhost:8080",
+        stages=[stage],
+        changes=changes,
+    )
+    api.add(view)
+    assert cli("deployments", "show", "42").out == STORY
+    assert all(len(line) <= 80 for line in STORY.splitlines() if "sha256" not in line)
+    assert wire.DeploymentView.model_validate(cli("deployments", "show", "42", "--json").json) == view
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (None, "That is not known yet."),
+        (wire_changes.ChangesView(), "Nothing was live here before, so there is nothing to compare with."),
+        (wire_changes.ChangesView(since=1, before="b" * 40), "  the same commit\n  the same config"),
+        (
+            wire_changes.ChangesView(since=1, before="b" * 40, unknown="It went.", config_unknown="Nobody wrote it."),
+            "  Commits and migrations are not known: It went.\n  Config keys are not known: Nobody wrote it.",
+        ),
+    ],
+)
+def test_where_there_is_little_to_compare(
+    cli: CommandLine, api: FakeApi, changes: wire_changes.ChangesView | None, told: str
+) -> None:
+    api.add(deployment(5, State.RUNNING, changes=changes))
+    said = cli("deployments", "show", "5").out.partition("WHAT CHANGED\n")[2].partition("\n\nWHAT CAME")[0]
+    assert said.removeprefix(f"Since deployment 1, which was live at {'b' * 12}:\n") == told
 
 
 def test_logs_are_read_part_by_part(cli: CommandLine, api: FakeApi) -> None:

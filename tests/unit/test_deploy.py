@@ -17,6 +17,7 @@ from branchline.domain.manifest import AdjustableStage
 from branchline.domain.pipeline import MOST_ATTEMPTS, TIME_LIMITS, Stage
 from branchline.domain.release import build_key
 from branchline.manifest_file import parse
+from branchline.operations.changes import WhatChanged
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
 from branchline.operations.launch import Launch
@@ -24,6 +25,7 @@ from branchline.operations.pipeline import Pipeline
 from branchline.operations.traffic import TrafficShift
 from branchline.operations.variables import Variables
 from branchline.ports import Revision
+from branchline.store.database import SqlStore
 from tests.fakes.config import FakeConfigStore
 from tests.fakes.containers import Call, FakeContainers
 from tests.fakes.databases import FakeDatabases
@@ -75,9 +77,9 @@ class Killed(BaseException):
 class World:
     """Everything outside, faked; `push` and `deploy` play a developer and a runner."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: MemoryStore | SqlStore | None = None) -> None:
         self.folder = folder
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.source = FakeSource()
         self.images = FakeImages()
         self.containers = FakeContainers()
@@ -94,7 +96,8 @@ class World:
             records.environments.claim_hostnames(self.environment, [HOST])
 
     def runner(self, name: str = "runner-1") -> Deploy:
-        variables = Variables(self.configs.reader(Tier.NONPROD), self.databases)
+        reader = self.configs.reader(Tier.NONPROD)
+        variables, changes = Variables(reader, self.databases), WhatChanged(self.source, reader)
         health = Health(self.containers, self.probes)
         return Deploy(
             self.store,
@@ -110,7 +113,7 @@ class World:
                 instance="blue",
                 build_secrets=variables.for_build,
             ),
-            Launch(self.store, self.images, self.containers, self.databases, variables, health, domain="test"),
+            Launch(self.store, self.images, self.containers, self.databases, variables, health, changes, domain="test"),
             TrafficShift(self.store, self.containers, self.proxy, health, domain="test"),
             log_limit=100_000,
             patience=self.patience,
@@ -137,7 +140,7 @@ class World:
     def go_on(self, number: int, runner: str = "runner-2") -> Deployment:
         """Another runner takes the deployment over and carries it to its end."""
         with self.store.transaction() as records:
-            taken = records.deployments.take_over(number, runner, self.store.tables.runners[number])
+            taken = records.deployments.take_over(number, runner, records.deployments.get(number).runner or "")
         assert taken
         self.runner(runner).run(taken)
         return self.deployment(number)
@@ -653,7 +656,7 @@ def test_cancelling_while_the_tests_run(world: World) -> None:
 
     def check_for_ever(call: Call) -> int | None:
         with world.store.transaction() as records:
-            records.deployments.ask_to_cancel(2)
+            records.deployments.ask_to_cancel(2, "bob")
         call.sleep(30)
         return 0
 

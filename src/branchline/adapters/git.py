@@ -8,9 +8,11 @@ import shutil
 from pathlib import Path
 
 from branchline.adapters.git_command import Git, lacks_room, no_space, without_user
+from branchline.adapters.git_compare import compare
 from branchline.adapters.git_mirror import Mirror, locked
 from branchline.adapters.git_modules import Submodule, submodules
 from branchline.adapters.git_refs import find, next_commit, reachable, unknown_commit
+from branchline.domain.changes import CodeChanges
 from branchline.domain.errors import BadInput, DeploymentFailed, PlatformBroke
 from branchline.domain.names import check_name
 from branchline.ports import Interrupt, Log, Revision
@@ -86,6 +88,18 @@ class GitSource:
                 code="unreadable_file",
                 hint="Save it in UTF-8.",
             ) from None
+
+    def compare(self, project: str, before: str, after: str, endings: tuple[str, ...]) -> CodeChanges:
+        """See ports.Source. Raises PlatformBroke (`unknown_commit`, `comparison_failed`)."""
+        names = [folder / f"{check_name(project, 'project')}.git" for folder in (self._lender, self._folder) if folder]
+        for mirror in (Mirror(self._git, name) for name in names):
+            if all(_COMMIT.fullmatch(one) and mirror.has(one) for one in (before, after)):
+                return compare(mirror, before, after, endings)
+        raise PlatformBroke(
+            f"The commits {before[:12]} and {after[:12]} are not here together any more.",
+            code="unknown_commit",
+            hint="Was a branch force-pushed, and its old commits forgotten?",
+        )
 
     def checkout(self, project: str, repository: str, commit: str, folder: Path, log: Log, stop: Interrupt) -> None:
         """See ports.Source.

@@ -73,9 +73,11 @@ class Mirror:
         self._busy = path.with_suffix(".lock")
         self._tidying = path.with_suffix(".gc")
 
-    def ask(self, *words: str, stdin: bytes | None = None, limit: int = 8 * 1024 * 1024) -> Answer:
+    def ask(
+        self, *words: str, stdin: bytes | None = None, limit: int = 8 * 1024 * 1024, timeout: float = QUICK
+    ) -> Answer:
         """Call git in the mirror, for something that takes no network."""
-        return self._git.ask(f"--git-dir={self.path}", *words, timeout=QUICK, stdin=stdin, limit=limit)
+        return self._git.ask(f"--git-dir={self.path}", *words, timeout=timeout, stdin=stdin, limit=limit)
 
     def has(self, commit: str) -> bool:
         """Whether a commit is here."""

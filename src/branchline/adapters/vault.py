@@ -15,7 +15,7 @@ from branchline.adapters.vault_session import VaultSession
 from branchline.domain.config import Config, Secret
 from branchline.domain.environment import Environment, Tier
 from branchline.domain.errors import Conflict, PlatformBroke, Refused
-from branchline.domain.layers import HIDDEN, Change, Document, Keys, Layer, layers_to_read, may_read, resolve
+from branchline.domain.layers import HIDDEN, Change, Document, Keys, Layer, layers_of, layers_to_read, may_read, resolve
 from branchline.ports import Written
 
 
@@ -38,6 +38,13 @@ class VaultConfigReader:
         wanted = self._layers(environment, versions)
         identity = Identity.of(environment, wanted)
         return resolve([self._read(identity, layer, version) for layer, version in wanted.items()])
+
+    def layer(self, environment: Environment, layer: Layer, version: int) -> Document:
+        """One version of one of the environment's layers, for what changed; raises what `read` raises."""
+        self._layers(environment, {layer.path: version})
+        # The identity that most often has just read the newest versions: its login is kept.
+        usual = layers_of(environment.project, environment.name, environment.inherits)
+        return self._read(Identity.of(environment, {layer, *usual}), layer, version)
 
     def _read(self, identity: Identity, layer: Layer, version: int | None) -> Document:
         if version == 0:  # for the store, version 0 is another word for the newest

@@ -20,6 +20,7 @@ from branchline.bootstrap import open_store
 from branchline.domain.environment import Tier
 from branchline.endpoints import Endpoints
 from branchline.layout import Layout
+from branchline.operations.changes import WhatChanged
 from branchline.operations.chores import Chore
 from branchline.operations.deploy import Deploy
 from branchline.operations.health import Health
@@ -63,12 +64,14 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
     host, port = endpoints.database_for_containers(tier)
     passwords = layout.key(f"database-{tier}.key")
     databases = PostgresDatabases(endpoints.tier_database(tier), host, port, passwords, tier)
-    variables = Variables(VaultConfigReader(endpoints.vault, tier, partial(layout.key, f"{tier}.pem")), databases)
+    config = VaultConfigReader(endpoints.vault, tier, partial(layout.key, f"{tier}.pem"))
+    variables = Variables(config, databases)
     health = Health(containers, NetworkProbes(containers))
+    # Production takes commits from the repository alone; elsewhere what the server has just fetched will do.
+    source = GitSource(layout.git(tier), lender=None if tier is Tier.PRODUCTION else layout.git("server"))
     pipeline = Pipeline(
         store,
-        # Production takes commits from the repository alone; elsewhere what the server has just fetched will do.
-        GitSource(layout.git(tier), lender=None if tier is Tier.PRODUCTION else layout.git("server")),
+        source,
         images,
         containers,
         databases,
@@ -79,7 +82,8 @@ def runner_parts(settings: Settings, tier: Tier, runner: str, report_fault: Call
         build_secrets=variables.for_build,
     )
     proxy = CaddyProxy(layout, settings)
-    launch = Launch(store, images, containers, databases, variables, health, domain=settings.domain)
+    changes = WhatChanged(source, config)
+    launch = Launch(store, images, containers, databases, variables, health, changes, domain=settings.domain)
     deploy = Deploy(
         store,
         pipeline,

@@ -17,7 +17,6 @@ from branchline.cli.render import (
     Style,
     as_json,
     duration,
-    facts,
     is_terminal,
     moment,
     note,
@@ -26,10 +25,10 @@ from branchline.cli.render import (
     say,
     table,
 )
+from branchline.cli.story import tell
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import short
 from branchline.domain.errors import BadInput
-from branchline.domain.layers import told
 
 app = typer.Typer()
 deployments = typer.Typer(help="List, read, follow and cancel deployments.", no_args_is_help=True)
@@ -161,47 +160,17 @@ def _took(deployment: wire.DeploymentView) -> str:
 
 @deployments.command()
 def show(id_: DeploymentNumber, json: Json = False) -> None:
-    """Show a deployment and its stages."""
+    """Show a deployment's whole story.
+
+    Who asked for it and why, what changed since the live release (commits, config keys, migrations), each stage, and
+    what came of it.
+    """
     with connect() as client:
         deployment = client.get(path("deployments", id_), wire.DeploymentView)
     if json:
         as_json(deployment)
         return
-    state = (
-        deployment.state
-        + (", live" if deployment.live else "")
-        + (", asked to stop" if deployment.cancel_requested and not deployment.state.final else "")
-    )
-    facts(
-        [
-            ("deployment", f"{deployment.id}: {deployment.project} → {deployment.environment}"),
-            ("state", state),
-            ("source", f"{short(deployment.ref)} at {deployment.commit}"),
-            ("subject", deployment.subject),
-            ("by", f"{deployment.actor}, through {deployment.trigger}"),
-            ("reason", deployment.reason),
-            ("asked for", moment(deployment.requested_at)),
-            ("took", _took(deployment)),
-            ("release", str(deployment.release) if deployment.release else None),
-            ("image", deployment.image),
-            ("config", told(deployment.config) if deployment.config is not None else None),
-            ("replaces", f"deployment {deployment.replaces}" if deployment.replaces else None),
-            ("superseded by", f"deployment {deployment.superseded_by}" if deployment.superseded_by else None),
-            ("url", deployment.url),
-            ("failed at", deployment.failed_stage),
-            ("failure", f"{deployment.failure.sentence} ({deployment.failure.code})" if deployment.failure else None),
-            ("hint", deployment.failure.hint if deployment.failure else None),
-        ]
-    )
-    if deployment.stages:
-        say()
-        table(
-            ("stage", "state", "took", "note"),
-            [
-                (stage.name, stage.state, duration(stage.seconds) if stage.seconds is not None else "", stage.note)
-                for stage in deployment.stages
-            ],
-        )
+    tell(deployment)
 
 
 @deployments.command()

@@ -90,17 +90,21 @@ def _document(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> str:
     return json.dumps(plain, indent=2, ensure_ascii=narrow)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows beneath dim headings. A terminal cuts what does not fit; a pipe gets all of it."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, fold: int | None = None) -> None:
+    """Print rows beneath dim headings. A terminal cuts what does not fit; a pipe gets all of it.
+
+    With `fold`, rows are this wide at the most, and the last column goes on in the next line.
+    """
     from rich.console import Console  # noqa: PLC0415 a quarter of a second that only tables need
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     wide = is_terminal(sys.stdout)
-    console = Console(file=sys.stdout, width=None if wide else 100_000, highlight=False)
+    console = Console(file=sys.stdout, width=fold or (None if wide else 100_000), highlight=False)
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for column in columns:
-        grid.add_column(column.upper(), no_wrap=True, overflow="ellipsis")
+    for number, column in enumerate(columns, 1):
+        folded = fold is not None and number == len(columns)
+        grid.add_column(column.upper(), no_wrap=not folded, overflow="fold" if folded else "ellipsis")
     for row in rows:
         grid.add_row(*(Text(printable(cell)) for cell in row))
     with console.capture() as captured:

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     DEPLOYMENT_REQUESTED = "deployment.requested"
     DEPLOYMENT_STARTED = "deployment.started"
+    DEPLOYMENT_TAKEN_OVER = "deployment.taken_over"
     DEPLOYMENT_SUPERSEDED = "deployment.superseded"
     DEPLOYMENT_CANCEL_ASKED = "deployment.cancel_asked"
     DEPLOYMENT_SWITCHED = "deployment.switched"

@@ -60,8 +60,12 @@ class Fence:
 class Deployment:
     """One attempt, with who asked for it, what it is about and what came of it.
 
+    `proof` and `source` say how the actor was known, and the network address that the request came from.
+
     `replaces` is what was live when this deployment was about to start its containers. It is saved once, so that a
     resumed run undoes to the same release, however often it is resumed.
+
+    `switched_at` and `undone_at` say when traffic was sent to it, and taken back. `runner` carries it, or did last.
     """
 
     id: int
@@ -86,6 +90,12 @@ class Deployment:
     config: Mapping[str, int] | None = None
     failure: Failure | None = None
     attempt: int = 0
+    proof: str = ""
+    source: str = ""
+    runner: str | None = None
+    cancelled_by: str | None = None
+    switched_at: datetime | None = None
+    undone_at: datetime | None = None
 
     @property
     def fence(self) -> Fence:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.deployment_records import StageRecord
 from branchline.domain.deployment import Deployment, Failure, State
 from branchline.domain.environment import Environment
 from branchline.domain.errors import Cancelled, DeploymentFailed, PlatformBroke, TakenOver
@@ -22,6 +22,7 @@ from branchline.domain.pipeline import (
     StageState,
 )
 from branchline.operations.carrying import BETWEEN_STAGES, Carrying
+from branchline.operations.entries import finished, stage_ended
 from branchline.operations.faults import HUNG, failure_of
 from branchline.operations.journal import DeploymentLog
 from branchline.operations.launch import Launch
@@ -29,7 +30,7 @@ from branchline.operations.patience import Patience
 from branchline.operations.pipeline import Pipeline
 from branchline.operations.scene import TIMED_OUT, Scene, StageInterrupt, cancelled
 from branchline.operations.traffic import TrafficShift
-from branchline.records import STORE_AWAY, STORE_FULL, Records, StageRecord, Store
+from branchline.records import STORE_AWAY, STORE_FULL, Records, Store
 
 _SHOW_OUTPUT = frozenset({Stage.VERIFY, Stage.WATCH})
 """Stages that copy what containers say, whose secrets an earlier stage learnt: perhaps in another process."""
@@ -168,8 +169,7 @@ class Telling:
         def write(records: Records) -> None:
             records.deployments.hold(self._deployment.fence)
             if records.deployments.finish(self._deployment.id, state, stage, failure):
-                detail = {"state": state, "stage": stage, "failure": vars(failure) if failure else None}
-                self._register(records, Kind.DEPLOYMENT_FINISHED, detail)
+                records.register.add(finished(records, self._deployment.id))
 
         self._persistently(write)
 
@@ -187,6 +187,7 @@ class Telling:
 
     def _perform(self, stage: Stage, perform: Callable[[Scene], StageResult], begun: StageRecord) -> dict[str, Any]:
         self._performed.add(stage)
+        about = self._deployment
         result, failure, broke = StageResult(), None, False
         try:
             self._check_begun(begun)
@@ -196,6 +197,8 @@ class Telling:
         except Exception as error:
             if isinstance(error, PlatformBroke) and error.code in {STORE_AWAY, STORE_FULL}:
                 raise  # nothing can be told of that; whoever reaches the database again goes on from here
+            if isinstance(error, Cancelled):
+                error = cancelled(self._persistently(lambda records: records.deployments.get(about.id).cancelled_by))
             failure, broke = failure_of(error, stage, self._log, self._report_fault)
         finally:
             self._carrying.at(self._deployment.id, None)  # what follows waits for the database, not for the stage
@@ -263,8 +266,9 @@ class Telling:
 
         def write(records: Records) -> None:
             records.deployments.hold(self._deployment.fence)
-            records.deployments.end_stage(self._deployment.id, stage, state, note, told)
-            self._register(records, Kind.STAGE_ENDED, {"stage": stage, "state": state, "note": note})
+            ended = records.deployments.end_stage(self._deployment.id, stage, state, note, told)
+            if ended is not None:  # else the answer to an earlier try was lost, and what it wrote is there
+                records.register.add(stage_ended(records, self._deployment, ended, failure))
 
         self._persistently(write)
         return told
@@ -272,10 +276,6 @@ class Telling:
     def _environment_now(self) -> Environment:
         about = self._deployment
         return self._persistently(lambda records: records.environments.get(about.project, about.environment))
-
-    def _register(self, records: Records, kind: Kind, detail: dict[str, Any]) -> None:
-        about = self._deployment
-        records.register.add(AuditEvent(kind, "platform", about.project, about.environment, about.id, detail))
 
 
 _STILL_LIVE = (

@@ -7,6 +7,7 @@ from branchline.domain.errors import DeploymentFailed, PlatformBroke
 from branchline.domain.layers import told
 from branchline.domain.manifest import Limits
 from branchline.domain.pipeline import StageResult
+from branchline.operations.changes import WhatChanged
 from branchline.operations.health import Health, check_complete
 from branchline.operations.scene import Scene
 from branchline.operations.variables import Variables
@@ -25,6 +26,7 @@ class Launch:
         databases: Databases,
         variables: Variables,
         health: Health,
+        changes: WhatChanged,
         *,
         domain: str,
     ) -> None:
@@ -34,10 +36,11 @@ class Launch:
         self._databases = databases
         self._variables = variables
         self._health = health
+        self._changes = changes
         self._domain = domain
 
     def prepare(self, scene: Scene) -> StageResult:
-        """Network, databases, image; pin the config's versions and note what is live, once."""
+        """Network, databases, image; pin the config's versions, note what is live and what changes, once."""
         config = self._variables.config_to_pin(scene)  # first: where a key is missing nothing is touched
         self._containers.ensure_network(scene.environment)
         for name in scene.manifest.databases:
@@ -52,6 +55,7 @@ class Launch:
             records.environments.claim_hostnames(scene.environment, wanted)
             hostnames = records.environments.hostnames(scene.environment)
             release = records.releases.get(noted.release or 0)
+        changes = self._changes.note(scene)
         try:
             image = self._images.pull(release.image, scene.log, scene.stop)
         except PlatformBroke as error:
@@ -67,7 +71,7 @@ class Launch:
                 "replaces": noted.replaces,
                 "release": release.number,
             },
-            note=f"release {release.number}, config {told(noted.config or {})}",
+            note=f"release {release.number}, config {told(noted.config or {})}; {changes}",
         )
 
     def learn_secrets(self, scene: Scene) -> None:

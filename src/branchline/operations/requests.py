@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from branchline.domain.access import Actor, Permission, deploy_permission
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.access import Actor, Permission, deploy_permission, keys_permission
+from branchline.domain.audit import Kind
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
-from branchline.domain.environment import destination, hostnames_of
+from branchline.domain.environment import Environment, destination, hostnames_of, tier_of
 from branchline.domain.errors import BadInput, Conflict
 from branchline.domain.manifest import FILE_NAME, Manifest
 from branchline.domain.pipeline import Stage
 from branchline.domain.project import Project
 from branchline.manifest_file import parse
+from branchline.operations.entries import by_platform, finished, identity
 from branchline.operations.gate import Gate
 from branchline.operations.views import Views
 from branchline.ports import Revision, Source
-from branchline.records import Store
+from branchline.records import Records, Store
 from branchline.wire import DeploymentView, LogLine, Page
 
 _LOG_PAGE = 5000
@@ -48,16 +48,16 @@ class Deployments:
         revision = self._source.resolve(known.name, known.repository, ref, commit)
         manifest = self._manifest(known, revision)
         place = destination(manifest, revision.ref)
-        self._gate.require(actor, deploy_permission(place.tier), project=project, environment=place.name)
+        asked = {"ref": revision.ref, "commit": revision.commit, "trigger": trigger, "reason": reason}
+        permission = deploy_permission(place.tier)
+        self._gate.require(actor, permission, project=project, environment=place.name, asked=asked)
         with self._store.transaction() as records:
             environment = records.environments.ensure(known, place)
             records.environments.claim_hostnames(environment, hostnames_of(manifest, place.name, self._domain))
-            new = records.deployments.add(environment, revision, actor=actor.name, trigger=trigger, reason=reason)
-            detail = {"ref": revision.ref, "commit": revision.commit, "trigger": trigger, "reason": reason}
-            records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, known.name, place.name, new.id, detail))
-            for older in records.deployments.supersede(new):
-                told = AuditEvent(Kind.DEPLOYMENT_SUPERSEDED, "platform", known.name, place.name, older, {"by": new.id})
-                records.register.add(told)
+            new = self._add(records, actor, environment, revision, trigger, reason)
+            for number in records.deployments.supersede(new):
+                older, by = records.deployments.get(number), {"by": new.id, "by_actor": actor.name}
+                records.register.add(by_platform(Kind.DEPLOYMENT_SUPERSEDED, older, by))
             return self._views.deployment(records, new)
 
     def apply_config(
@@ -89,10 +89,7 @@ class Deployments:
                 )
             live = records.deployments.get(place.live_deployment)
             revision = Revision(live.ref, live.commit, live.subject)
-            new = records.deployments.add(place, revision, actor=actor.name, trigger=trigger, reason=reason)
-            detail: dict[str, Any] = {"ref": live.ref, "commit": live.commit, "trigger": trigger, "reason": reason}
-            detail["again"] = live.id
-            records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, project, environment, new.id, detail))
+            new = self._add(records, actor, place, revision, trigger, reason, again=live.id)
             return self._views.deployment(records, new)
 
     def cancel(self, actor: Actor, deployment: int) -> DeploymentView:
@@ -101,9 +98,11 @@ class Deployments:
             about = records.deployments.get(deployment)
             environment = records.environments.get(about.project, about.environment)
         permission = deploy_permission(environment.tier)
-        self._gate.require(actor, permission, project=about.project, environment=about.environment)
+        where = {"project": about.project, "environment": about.environment}
+        self._gate.require(actor, permission, **where, deployment=deployment, asked=identity(about))
         with self._store.transaction() as records:
-            records.deployments.ask_to_cancel(deployment)  # first: from here on no runner claims or switches it
+            # First: from here on no runner claims or switches it.
+            records.deployments.ask_to_cancel(deployment, actor.name)
             about = records.deployments.get(deployment)
             if about.state.final:
                 raise Conflict(
@@ -117,20 +116,23 @@ class Deployments:
                     code="past_switch",
                     hint="To go back, deploy the commit that was live before.",
                 )
-            kind = Kind.DEPLOYMENT_CANCEL_ASKED
-            records.register.add(actor.event(kind, about.project, about.environment, deployment))
+            detail = {"for": about.actor, **identity(about), "state": about.state}
+            kind, place = Kind.DEPLOYMENT_CANCEL_ASKED, (about.project, about.environment)
+            records.register.add(actor.event(kind, *place, deployment, detail))
             if about.state is State.QUEUED:
                 why = Failure("cancelled", f"{actor.name} cancelled it before it began.")
                 records.deployments.finish(deployment, State.CANCELLED, failure=why)
+                records.register.add(finished(records, deployment))
             return self._views.deployment(records, records.deployments.get(deployment))
 
     def show(self, actor: Actor, deployment: int) -> DeploymentView:
-        """One deployment with its stages."""
+        """One deployment with its whole story."""
         with self._store.transaction() as records:
             about = records.deployments.get(deployment)
         self._may_read(actor, about)
         with self._store.transaction() as records:
-            return self._views.deployment(records, records.deployments.get(deployment), stages=True)
+            may_see_keys = actor.may(keys_permission(tier_of(about.environment)), about.project)
+            return self._views.story(records, records.deployments.get(deployment), with_keys=may_see_keys)
 
     def log(self, actor: Actor, deployment: int, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """The lines after a `seq`."""
@@ -156,6 +158,31 @@ class Deployments:
             for line in page:
                 yield f"{line.at:%H:%M:%S} {line.stage:<8} {line.text}\n"
             page = [LogLine(**vars(line)) for line in self._store.read_log(deployment, page[-1].seq, _LOG_PAGE)]
+
+    @staticmethod
+    def _add(
+        records: Records,
+        actor: Actor,
+        environment: Environment,
+        revision: Revision,
+        trigger: Trigger,
+        reason: str,
+        **more: int,
+    ) -> Deployment:
+        """Queue it, with its line in the register."""
+        new = records.deployments.add(
+            environment,
+            revision,
+            actor=actor.name,
+            proof=actor.proof,
+            source=actor.source,
+            trigger=trigger,
+            reason=reason,
+        )
+        detail = {**identity(new), "subject": new.subject, **more}
+        place = (environment.project, environment.name)
+        records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, *place, new.id, detail))
+        return new
 
     def _may_read(self, actor: Actor, about: Deployment) -> None:
         self._gate.require(actor, Permission.READ, project=about.project, environment=about.environment)

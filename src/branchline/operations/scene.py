@@ -76,9 +76,9 @@ class Scene:
         return list(self.outputs[Stage.PREPARE]["hostnames"])
 
 
-def cancelled() -> Cancelled:
+def cancelled(by: str | None = None) -> Cancelled:
     """What a stage ends with where somebody asked to cancel."""
-    return Cancelled("Somebody cancelled the deployment.", hint="What was live before stays live.")
+    return Cancelled(f"{by or 'Somebody'} cancelled the deployment.", hint="What was live before stays live.")
 
 
 class StageInterrupt:

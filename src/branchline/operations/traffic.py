@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.audit import Kind
+from branchline.domain.deployment import Deployment
 from branchline.domain.environment import hostnames_of
 from branchline.domain.errors import Conflict, DeploymentFailed, PlatformBroke
 from branchline.domain.manifest import Manifest, Service
 from branchline.domain.pipeline import TIME_LIMITS, Stage, StageResult
+from branchline.operations.entries import by_platform, so_far, what_changed
 from branchline.operations.health import Health, check_complete, check_of
 from branchline.operations.scene import Scene
 from branchline.ports import Containers, Instance, Proxy, Route
-from branchline.records import Store
+from branchline.records import Records, Store
 
 _DEFAULT_PAUSE = 1.0
 _SETTLE = 0.05
@@ -49,7 +51,7 @@ class TrafficShift:
         self._proxy.switch(
             scene.environment, scene.hostnames, routes(scene.manifest, instances), scene.deployment.fence
         )
-        self._note_live(scene, scene.deployment.id, Kind.DEPLOYMENT_SWITCHED)
+        self._note_switched(scene)
         address = self._proxy.url(scene.hostnames[0]) if _routed(scene.manifest) else "no route"
         return StageResult({"mark": mark}, note=address)
 
@@ -113,7 +115,7 @@ class TrafficShift:
             else:
                 self._proxy.switch(scene.environment, scene.hostnames, [], scene.deployment.fence)
                 note = "there was no earlier release to go back to"
-            self._note_live(scene, before, Kind.DEPLOYMENT_UNDONE)
+            self._note_undone(scene, before)
         self._containers.stop(scene.environment, scene.deployment.id, grace=5.0)
         scene.log.write(note)
         return StageResult(note=note)
@@ -146,13 +148,21 @@ class TrafficShift:
             return [name for name in wanted if name in held]
         return wanted
 
-    def _note_live(self, scene: Scene, deployment: int | None, kind: Kind) -> None:
+    @staticmethod
+    def _note_switched(scene: Scene) -> None:
         about = scene.deployment
         with scene.record() as records:
-            records.environments.set_live(scene.environment, deployment)
-            detail = {"live": deployment}
-            event = AuditEvent(kind, "platform", about.project, about.environment, about.id, detail)
-            records.register.add(event)
+            records.environments.set_live(scene.environment, about.id)
+            if records.deployments.note_switched(about.id):  # a stage that begins again has one line all the same
+                _register(records, Kind.DEPLOYMENT_SWITCHED, about, about.id)
+
+    @staticmethod
+    def _note_undone(scene: Scene, before: int | None) -> None:
+        about = scene.deployment
+        with scene.record() as records:
+            records.environments.set_live(scene.environment, before)
+            if records.deployments.note_undone(about.id):
+                _register(records, Kind.DEPLOYMENT_UNDONE, about, before)
 
     @staticmethod
     def _pause(scene: Scene) -> float:
@@ -181,6 +191,11 @@ def _targets(name: str, service: Service, instances: Sequence[Instance]) -> tupl
             hint="Somebody or something removed them; deploy again.",
         )
     return targets
+
+
+def _register(records: Records, kind: Kind, about: Deployment, live: int | None) -> None:
+    known = so_far(records, about.id) | what_changed(records, about.id)
+    records.register.add(by_platform(kind, about, known, {"live": live}))
 
 
 def _grace(manifest: Manifest) -> float:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from branchline.deployment_records import StageRecord
+from branchline.domain.changes import Changes
 from branchline.domain.deployment import Deployment, State
 from branchline.domain.environment import Environment
-from branchline.records import Records, StageRecord
+from branchline.operations.outcome import outcome
+from branchline.records import Records
 from branchline.wire import DeploymentView, EnvironmentView, FailureView, StageView
+from branchline.wire_changes import ChangesView, LayerChangesView
+
+_NOT_YOURS = "Your role does not show which keys it has."
 
 
 class Views:
@@ -35,8 +41,24 @@ class Views:
             queued=sum(one.state is State.QUEUED for one in newest),
         )
 
-    def deployment(self, records: Records, deployment: Deployment, stages: bool = False) -> DeploymentView:
-        """One deployment, with its stages where they are asked for."""
+    def story(self, records: Records, deployment: Deployment, *, with_keys: bool) -> DeploymentView:
+        """One deployment with all that is known of it; names of config keys only for whoever may see them."""
+        view = self.deployment(records, deployment)
+        stages = records.deployments.stages(deployment.id)
+        changes = records.deployments.changes(deployment.id)
+        gone = deployment.switched_at and deployment.state is State.SUCCEEDED and not view.live
+        replaced_by = records.deployments.replaced_by(deployment) if gone else None
+        return view.model_copy(
+            update={
+                "stages": [stage_view(one) for one in stages],
+                "outcome": outcome(deployment, stages, live=view.live, replaced_by=replaced_by),
+                "replaced_by": replaced_by.id if replaced_by else None,
+                "changes": changes_view(changes, with_keys=with_keys) if changes else None,
+            }
+        )
+
+    def deployment(self, records: Records, deployment: Deployment) -> DeploymentView:
+        """One deployment as lists have it: nothing that would make them long."""
         environment = records.environments.get(deployment.project, deployment.environment)
         names = records.environments.hostnames(environment)
         release = records.releases.get(deployment.release) if deployment.release else None
@@ -50,6 +72,8 @@ class Views:
             subject=deployment.subject,
             state=deployment.state,
             actor=deployment.actor,
+            proof=deployment.proof,
+            source=deployment.source,
             trigger=deployment.trigger,
             reason=deployment.reason,
             requested_at=deployment.requested_at,
@@ -57,16 +81,31 @@ class Views:
             finished_at=deployment.finished_at,
             release=release.number if release else None,
             image=release.image if release else None,
+            switched_at=deployment.switched_at,
+            undone_at=deployment.undone_at,
+            runner=deployment.runner,
+            attempts=deployment.attempt,
             replaces=deployment.replaces,
             superseded_by=deployment.superseded_by,
             cancel_requested=deployment.cancel_requested,
+            cancelled_by=deployment.cancelled_by,
             failed_stage=deployment.failed_stage,
             failure=FailureView(**vars(failure)) if failure else None,
             url=self._url(names[0]) if names else None,
             live=environment.live_deployment == deployment.id,
             config=dict(deployment.config) if deployment.config is not None else None,
-            stages=[stage_view(one) for one in records.deployments.stages(deployment.id)] if stages else [],
         )
+
+
+def changes_view(changes: Changes, *, with_keys: bool) -> ChangesView:
+    """What changed; where names of config keys are not for the reader, only which layers are at other versions."""
+    view = ChangesView.model_validate(changes.to_json())
+    if with_keys:
+        return view
+    layers = [
+        LayerChangesView(layer=one.layer, before=one.before, after=one.after, unknown=_NOT_YOURS) for one in view.config
+    ]
+    return view.model_copy(update={"config": layers})
 
 
 def stage_view(record: StageRecord) -> StageView:
@@ -79,4 +118,5 @@ def stage_view(record: StageRecord) -> StageView:
         finished_at=record.finished_at,
         seconds=took,
         note=record.note,
+        attempts=record.attempts,
     )

@@ -22,6 +22,9 @@ class ConfigReader(Protocol):
         pinned version no longer exists, `config_unreachable` where the store does not answer, `config_refused`.
         """
 
+    def layer(self, environment: Environment, layer: Layer, version: int) -> Document:
+        """One version of one of the environment's layers (0: that it was not there); raises what `read` raises."""
+
 
 @dataclass(frozen=True)
 class Written:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from branchline.domain.changes import CodeChanges
 from branchline.ports.basics import Interrupt, Log
 
 
@@ -40,4 +41,11 @@ class Source(Protocol):
 
         Raises DeploymentFailed: `unknown_commit` (force-pushed away meanwhile), `submodule_failed`; PlatformBroke:
         `repository_unreachable`, `repository_refused`, `checkout_failed`.
+        """
+
+    def compare(self, project: str, before: str, after: str, endings: tuple[str, ...]) -> CodeChanges:
+        """What two commits that were checked out here differ in; of files, those whose names end so.
+
+        Only looks at what is here: no repository is asked. Raises PlatformBroke: `unknown_commit` where one of them is
+        not here any more, `comparison_failed`.
         """

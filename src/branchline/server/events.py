@@ -137,7 +137,8 @@ class Live:
                 events = list(_in_order(view, told, lines, partly=behind or not watch.current))
                 cursor = lines[-1].seq if lines else max(cursor, watch.floor)
                 if complete:
-                    yield [*events, LogEvent(end=view)]
+                    # All who follow share what one of them was shown: what not everybody may see is left out.
+                    yield [*events, LogEvent(end=view.model_copy(update={"changes": None}))]
                     return
                 if events:
                     yield events

@@ -8,51 +8,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from branchline.deployment_records import StageRecord
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Environment, Tier
-from branchline.domain.errors import NotFound, TakenOver
+from branchline.domain.errors import TakenOver
 from branchline.domain.pipeline import Stage, StageState
 from branchline.ports import Revision
-from branchline.records import StageRecord
 from branchline.store import tables as t
+from branchline.store.deployment_notes import DEPLOYMENTS, NOW, SqlDeploymentNotes, deployment_of
 
 WAKE = "branchline_queue"
 """The channel on which runners are told that something was queued; the payload is the tier."""
-
-_NOW = sa.func.clock_timestamp()
-
-_DEPLOYMENTS = (
-    sa.select(t.deployment, t.project.c.name.label("project"), t.environment.c.name.label("environment"))
-    .join_from(t.deployment, t.environment)
-    .join(t.project)
-)
-
-
-def _deployment(row: sa.Row[tuple[Any, ...]]) -> Deployment:
-    return Deployment(
-        id=row.id,
-        project=row.project,
-        environment=row.environment,
-        environment_id=row.environment_id,
-        ref=row.ref,
-        commit=row.commit,
-        subject=row.subject,
-        state=State(row.state),
-        actor=row.actor,
-        trigger=Trigger(row.trigger),
-        reason=row.reason,
-        requested_at=row.requested_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        release=row.release_id,
-        replaces=row.replaces,
-        superseded_by=row.superseded_by,
-        cancel_requested=row.cancel_requested,
-        config=row.config,
-        failed_stage=row.failed_stage,
-        failure=Failure(**row.failure) if row.failure else None,
-        attempt=row.attempt,
-    )
 
 
 def _stage(row: sa.Row[tuple[Any, ...]]) -> StageRecord:
@@ -62,14 +28,19 @@ def _stage(row: sa.Row[tuple[Any, ...]]) -> StageRecord:
     )
 
 
-class SqlDeployments:
+class SqlDeployments(SqlDeploymentNotes):
     """Port `Deployments`."""
 
-    def __init__(self, connection: sa.Connection) -> None:
-        self._db = connection
-
     def add(
-        self, environment: Environment, revision: Revision, *, actor: str, trigger: Trigger, reason: str
+        self,
+        environment: Environment,
+        revision: Revision,
+        *,
+        actor: str,
+        trigger: Trigger,
+        reason: str,
+        proof: str = "",
+        source: str = "",
     ) -> Deployment:
         """Queue a deployment and wake the runners of its tier (when the transaction ends)."""
         # Requests for one environment stand in line, so that each sees, and supersedes, the ones before it.
@@ -81,6 +52,8 @@ class SqlDeployments:
             subject=revision.subject,
             state=State.QUEUED,
             actor=actor,
+            proof=proof,
+            source=source,
             trigger=trigger,
             reason=reason,
         )
@@ -95,40 +68,29 @@ class SqlDeployments:
             t.deployment.c.state == State.QUEUED,
             t.deployment.c.id < newer.id,
         )
-        ended = older.values(state=State.SUPERSEDED, superseded_by=newer.id, finished_at=_NOW)
+        ended = older.values(state=State.SUPERSEDED, superseded_by=newer.id, finished_at=NOW)
         return list(self._db.execute(ended.returning(t.deployment.c.id)).scalars())
-
-    def get(self, deployment: int) -> Deployment:
-        """Raises NotFound (`unknown_deployment`)."""
-        row = self._db.execute(_DEPLOYMENTS.where(t.deployment.c.id == deployment)).first()
-        if row is None:
-            raise NotFound(
-                f"There is no deployment {deployment}.",
-                code="unknown_deployment",
-                hint="`branchline deployments list` shows the newest.",
-            )
-        return _deployment(row)
 
     def page(
         self, projects: Collection[str] | None, environment: str | None, before: int | None, limit: int
     ) -> list[Deployment]:
         """Newest first; of these projects, or of all."""
-        query = _DEPLOYMENTS.order_by(t.deployment.c.id.desc()).limit(limit)
+        query = DEPLOYMENTS.order_by(t.deployment.c.id.desc()).limit(limit)
         if projects is not None:
             query = query.where(t.project.c.name.in_(projects))
         if environment is not None:
             query = query.where(t.environment.c.name == environment)
         if before is not None:
             query = query.where(t.deployment.c.id < before)
-        return [_deployment(row) for row in self._db.execute(query)]
+        return [deployment_of(row) for row in self._db.execute(query)]
 
-    def ask_to_cancel(self, deployment: int) -> None:
-        """Note the wish; whoever runs the deployment sees it.
+    def ask_to_cancel(self, deployment: int, by: str) -> None:
+        """Note the wish, and who was the first to have it; whoever runs the deployment sees it.
 
         Until the transaction ends nobody claims the deployment, and none of its stages begins: stages refer to its row.
         """
         self._db.execute(sa.select(t.deployment.c.id).where(t.deployment.c.id == deployment).with_for_update())
-        self._change(deployment, cancel_requested=True)
+        self._change(deployment, cancel_requested=True, cancelled_by=sa.func.coalesce(t.deployment.c.cancelled_by, by))
 
     def claim(self, tier: Tier, runner: str) -> Deployment | None:
         """Take the next queued deployment: none whose environment is busy, projects with fewer running ones first."""
@@ -161,7 +123,7 @@ class SqlDeployments:
             state=State.RUNNING,
             runner=runner,
             attempt=t.deployment.c.attempt + 1,
-            started_at=_NOW,
+            started_at=NOW,
         )
         if self._db.execute(taken.returning(t.deployment.c.id)).scalar() is None:
             return None
@@ -223,38 +185,24 @@ class SqlDeployments:
 
     def end_stage(
         self, deployment: int, stage: Stage, state: StageState, note: str, result: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write down what came of it; `result` is what a repeat gets instead of running again."""
-        self._change_stage(deployment, stage, state=state, note=note, result=result, finished_at=_NOW)
+    ) -> StageRecord | None:
+        """Write down what came of it; `result` is what a repeat gets instead of running again.
+
+        None where it had ended before with a result: who was not told that a transaction was committed asks again.
+        """
+        open_still = _of(deployment, stage) & t.stage.c.result.is_(None)
+        change = t.stage.update().where(open_still).values(state=state, note=note, result=result, finished_at=NOW)
+        row = self._db.execute(change.returning(t.stage)).first()
+        return None if row is None else _stage(row)
 
     def note_hung(self, deployment: int, stage: Stage) -> None:
         """Say that the stage does not end although its time is over."""
-        self._change_stage(deployment, stage, hung=True)
+        self._db.execute(t.stage.update().where(_of(deployment, stage)).values(hung=True))
 
     def stages(self, deployment: int) -> list[StageRecord]:
         """In the order in which they began."""
         query = sa.select(t.stage).where(t.stage.c.deployment_id == deployment).order_by(t.stage.c.started_at)
         return [_stage(row) for row in self._db.execute(query)]
-
-    def note_replaces(self, deployment: int) -> int | None:
-        """Save, once, what is live in its environment; a repeat returns what was saved."""
-        live = (
-            sa.select(t.environment.c.live_deployment_id)
-            .where(t.environment.c.id == t.deployment.c.environment_id)
-            .scalar_subquery()
-        )
-        once = (t.deployment.c.id == deployment) & ~t.deployment.c.replaces_noted
-        self._db.execute(t.deployment.update().where(once).values(replaces=live, replaces_noted=True))
-        return self.get(deployment).replaces
-
-    def note_release(self, deployment: int, release: int) -> None:
-        """Say which release it is about."""
-        self._change(deployment, release_id=release)
-
-    def note_config(self, deployment: int, versions: Mapping[str, int]) -> None:
-        """Pin the versions of the config's layers, by path, once."""
-        once = (t.deployment.c.id == deployment) & t.deployment.c.config.is_(None)
-        self._db.execute(t.deployment.update().where(once).values(config=dict(versions)))
 
     def finish(
         self, deployment: int, state: State, failed_stage: Stage | None = None, failure: Failure | None = None
@@ -267,7 +215,7 @@ class SqlDeployments:
                 state=state,
                 failed_stage=failed_stage,
                 failure=vars(failure) if failure else sa.null(),
-                finished_at=_NOW,
+                finished_at=NOW,
             ).returning(t.deployment.c.environment_id)
         ).scalar()
         if ended is None:
@@ -286,9 +234,6 @@ class SqlDeployments:
         )
         return {(State(state), Tier(tier)): count for state, tier, count in self._db.execute(query)}
 
-    def _change(self, deployment: int, **values: Any) -> None:
-        self._db.execute(t.deployment.update().where(t.deployment.c.id == deployment).values(**values))
 
-    def _change_stage(self, deployment: int, stage: Stage, **values: Any) -> None:
-        mine = (t.stage.c.deployment_id == deployment) & (t.stage.c.name == stage)
-        self._db.execute(t.stage.update().where(mine).values(**values))
+def _of(deployment: int, stage: Stage) -> sa.ColumnElement[bool]:
+    return (t.stage.c.deployment_id == deployment) & (t.stage.c.name == stage)

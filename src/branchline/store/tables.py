@@ -83,6 +83,9 @@ deployment = sa.Table(
     sa.Column("subject", sa.Text, nullable=False, server_default=""),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
+    # How the actor was known, and from which address the request came.
+    sa.Column("proof", sa.Text, nullable=False, server_default=""),
+    sa.Column("source", sa.Text, nullable=False, server_default=""),
     sa.Column("trigger", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("requested_at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
@@ -93,6 +96,12 @@ deployment = sa.Table(
     sa.Column("replaces_noted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("superseded_by", sa.BigInteger),
     sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("cancelled_by", sa.Text),
+    # When traffic was sent to it, and when it was taken back: each is noted once, with its line in the register.
+    sa.Column("switched_at", _MOMENT),
+    sa.Column("undone_at", _MOMENT),
+    # What differs from what was live, noted once; read with the whole story alone.
+    sa.Column("changes", JSONB(none_as_null=True)),
     # The version of each layer that it was given, by path; 0 where a layer was not there.
     sa.Column("config", JSONB(none_as_null=True)),
     sa.Column("failed_stage", sa.Text),

@@ -34,7 +34,7 @@ def deployments(
     return platform.deployments.list(actor, project, environment, before, limit)
 
 
-@api.get("/{id}", operation_id="deployments.show", summary="One deployment with its stages")
+@api.get("/{id}", operation_id="deployments.show", summary="One deployment with its whole story")
 def show(actor: CurrentActor, platform: Operations, number: DeploymentId) -> DeploymentView:
     return platform.deployments.show(actor, number)
 

@@ -40,6 +40,7 @@ class Row:
     seconds: float | None = None
     begin: float = 0.0
     width: float = 0.0
+    attempts: int = 1
 
 
 def timeline(deployment: DeploymentView, now: datetime | None = None) -> list[Row]:
@@ -64,6 +65,7 @@ def timeline(deployment: DeploymentView, now: datetime | None = None) -> list[Ro
                 None if skipped else stage.seconds if stage.seconds is not None else seconds,
                 max(left, 0.0),
                 0.0 if skipped else width,
+                stage.attempts,
             )
         )
     begun = {stage.name for stage in deployment.stages}
