@@ -20,6 +20,7 @@ from branchline.domain.manifest import Manifest
 from branchline.domain.project import Project
 from branchline.domain.release import Release
 from branchline.domain.retention import Use
+from branchline.login_records import DeviceLogins, PendingLogins, Sessions
 from branchline.people_records import Members, Tokens
 
 STORE_AWAY = "store_unreachable"
@@ -125,6 +126,12 @@ class Records(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def config(self) -> ConfigChanges: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def pending_logins(self) -> PendingLogins: ...
+    @property
+    def device_logins(self) -> DeviceLogins: ...
 
 
 @dataclass(frozen=True)

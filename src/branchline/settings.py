@@ -43,6 +43,24 @@ class Settings(BaseSettings):
     proxy_listen: str = Field("", description="host:port for traffic; default: a free port from 8080, all interfaces.")
     public_port: int | None = Field(None, description="Port in the URLs of environments, where a proxy is in front.")
 
+    public_url: str = Field("", description="Where browsers reach the server; default: http:// and server_listen.")
+    trusted_proxies: str = Field(
+        "", description="Addresses and networks of proxies whose X-Forwarded-For counts, separated by commas."
+    )
+    oidc_issuer: str = Field("", description="OpenID Connect provider that people log in with, as it names itself.")
+    oidc_client_id: str = Field("", description="What the platform is called there.")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="Its secret there; default: the file keys/oidc-client.secret, or none (a public client)."
+    )
+    oidc_scopes: str = Field("openid profile email", description="What the provider is asked to tell.")
+    oidc_groups_claim: str = Field("groups", description="Claim that names the groups of whoever logs in.")
+    oidc_name_claim: str = Field("preferred_username", description="Claim that names whoever logs in.")
+    github_url: str = Field("https://github.com", description="GitHub, or a GitHub Enterprise Server.")
+    github_client_id: str = Field("", description="OAuth app that people log in with.")
+    github_client_secret: SecretStr | None = Field(
+        None, description="Its secret; default: the file keys/github-client.secret."
+    )
+
     database_url: SecretStr | None = Field(None, description="External PostgreSQL for the platform's own tables.")
     nonprod_database_url: SecretStr | None = Field(None, description="External PostgreSQL for nonprod environments.")
     production_database_url: SecretStr | None = Field(None, description="External PostgreSQL for production.")

@@ -31,6 +31,13 @@ All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKE
     GET    /tokens                                                      list[TokenView]
     POST   /tokens                                      NewToken        TokenShown, 201
     DELETE /tokens/{name}            ?member=                           204
+    GET    /login                           (open to all)               LoginOffer
+    POST   /device                          (open to all) NewDevice     DeviceCodes
+    POST   /device/token                    (open to all) DevicePoll    DeviceToken
+    POST   /logout                          revokes the token           204
+    GET    /sessions                                                    list[SessionView]
+    DELETE /sessions                                                    Ended
+    DELETE /members/{name}/sessions                                     Ended
     GET    /audit                    ?project= &before= &limit=         list[AuditLine]
 
 The stream is `text/event-stream`: each `data` is one LogEvent as JSON without an event name; the `id` of a line is its

@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from branchline import wire, wire_config, wire_people
+from branchline import wire, wire_config, wire_logins, wire_people
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
 from branchline.domain.pipeline import StageState
 
 TOKEN = "token-of-the-tests"
+OPEN = ("login", "device", "device/token")
 START = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 COMMIT = "1a2b3c4d" * 5
 
@@ -156,6 +157,10 @@ class FakeApi:
         self.canned: dict[str, Canned] = {}
         self.requests: list[tuple[str, str, Any]] = []
         self.refusals = 0
+        self.devices = False
+        self.device_answers: list[str] = []
+        self.device_expires_in = 600
+        self.logged_out = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.api = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -191,6 +196,37 @@ class FakeApi:
     def whoami(self, query: Any, body: Any) -> tuple[int, Any]:
         roles = {"*": self.role}
         return 200, wire_people.WhoAmI(name="anna", role=self.role, roles=roles, proof="token", version="0.1.0")
+
+    def offer_login(self, query: Any, body: Any) -> tuple[int, Any]:
+        providers = [wire_logins.LoginMethod(id="oidc", title="id.example.com")] if self.devices else []
+        return 200, wire_logins.LoginOffer(providers=providers, device=self.devices)
+
+    def add_device(self, query: Any, body: Any) -> tuple[int, Any]:
+        wire_logins.NewDevice.model_validate(body)
+        page = f"{self.url}/device"
+        return 200, wire_logins.DeviceCodes(
+            device_code="kept",
+            user_code="BCDF-GHJK",
+            verification_uri=page,
+            verification_uri_complete=f"{page}?code=BCDF-GHJK",
+            expires_in=self.device_expires_in,
+            interval=0,
+        )
+
+    def poll_device(self, query: Any, body: Any) -> tuple[int, Any]:
+        assert wire_logins.DevicePoll.model_validate(body).device_code == "kept"
+        code = self.device_answers.pop(0) if self.device_answers else "authorization_pending"
+        if code == "token":
+            return 200, wire_logins.DeviceToken(name="cli-laptop", token=TOKEN)
+        status = {"too_many_attempts": 429, "unreachable": 503}.get(code, 400)
+        return status, problem(code, f"This is {code}.", status)
+
+    def log_out(self, query: Any, body: Any) -> tuple[int, Any]:
+        self.logged_out += 1
+        return 204, None
+
+    def end_sessions(self, query: Any, body: Any) -> tuple[int, Any]:
+        return 200, wire_logins.Ended(sessions=3)
 
     def list_projects(self, query: Any, body: Any) -> tuple[int, Any]:
         return 200, [self.project_view(name) for name in sorted(self.projects)]
@@ -374,6 +410,11 @@ def no_deployment(id_: str) -> tuple[int, wire.Problem]:
 _ENVIRONMENT = "projects/([^/]+)/environments/([^/]+)"
 _ROUTES: list[tuple[str, str, Any]] = [
     ("whoami", "GET", FakeApi.whoami),
+    ("login", "GET", FakeApi.offer_login),
+    ("device", "POST", FakeApi.add_device),
+    ("device/token", "POST", FakeApi.poll_device),
+    ("logout", "POST", FakeApi.log_out),
+    ("sessions", "DELETE", FakeApi.end_sessions),
     ("projects", "GET", FakeApi.list_projects),
     ("projects", "POST", FakeApi.add_project),
     ("projects/([^/]+)", "GET", FakeApi.show_project),
@@ -431,6 +472,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path in api.canned:
             canned = api.canned[path]
             self._send(canned.status, canned.body, canned.content_type, canned.headers)
+        elif path in OPEN:
+            self._message(*api.answer(self.command, path, query, body))
         elif self.headers.get("authorization") != f"Bearer {TOKEN}":
             self._message(401, problem("unauthenticated", "Nobody knows who is asking.", 401, hint="Send a token."))
         elif (found := re.fullmatch(r"deployments/(\d+)/events", path)) and int(found[1]) in api.deployments:

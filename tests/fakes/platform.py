@@ -12,12 +12,19 @@ from branchline.domain.access import EVERYWHERE, Actor, Permission, Role, config
 from branchline.domain.config import check_key, check_value
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
-from branchline.domain.errors import BadInput, Conflict, NotFound, Refused, Unauthenticated
+from branchline.domain.errors import BadInput, Conflict, NotFound, Refused
 from branchline.domain.names import check_name, slug
 from branchline.domain.pipeline import Stage, StageState
 from branchline.domain.project import check_repository
+from branchline.operations.devices import Devices
+from branchline.operations.failures import FailedLogins
 from branchline.operations.gate import Gate
+from branchline.operations.logins import Logins
 from branchline.operations.members import Members
+from branchline.operations.sessions import Sessions
+from branchline.operations.tokens import Tokens, digest_of
+from branchline.ports.logins import LoginProvider
+from branchline.records import Records
 from branchline.wire import (
     AuditLine,
     DeploymentView,
@@ -68,7 +75,25 @@ class FakeTokens(Part):
         for name, (token, role) in self.platform.known_tokens.items():
             if token == presented:
                 return Actor(name, f"token {name}", {EVERYWHERE: role}, source=source)
-        raise Unauthenticated("Nobody knows this token.", hint="Ask an admin for one.")
+        return self.real.authenticate(presented, source)
+
+    @property
+    def real(self) -> Tokens:
+        """Those of members are the real ones."""
+        return Tokens(self.platform.store, Gate(self.platform.store))
+
+    def issue(self, records: Records, actor: Actor, name: str, days: int) -> TokenShown:
+        return self.real.issue(records, actor, name, days)
+
+    def recognise(self, digest: str, source: str = "", *, session: bool = False) -> Actor:
+        for name, (token, role) in self.platform.known_tokens.items():
+            if digest_of(token) == digest:
+                return Actor(name, f"session by token {name}", {EVERYWHERE: role}, source=source)
+        return self.real.recognise(digest, source, session=session)
+
+    def end(self, actor: Actor, presented: str) -> None:
+        self.platform.known_tokens = {k: one for k, one in self.platform.known_tokens.items() if one[0] != presented}
+        self.real.end(actor, presented)
 
     def create(self, actor: Actor, new: NewToken) -> TokenShown:
         actor.require(Permission.PLATFORM)
@@ -332,14 +357,24 @@ class FakePlatform:
         self.register: list[AuditLine] = []
         self.parts: dict[str, str] = {"database": "ok"}
         self.tokens = FakeTokens(self)
-        store = MemoryStore()
+        self.store = store = MemoryStore()
         self.members = Members(store, Gate(store))
+        self.providers: list[LoginProvider] = []
+        self.url = "http://localhost"
+        self.sessions = Sessions(store, Gate(store), self.tokens)  # type: ignore[arg-type]
+        self.follow(self.url)
         self.projects = FakeProjects(self)
         self.environments = FakeEnvironments(self)
         self.deployments = FakeDeployments(self)
         self.config = FakeConfig(self)
         self.provenance = FakeProvenance(self)
         self.audit = FakeAudit(self)
+
+    def follow(self, url: str) -> None:
+        """From now on browsers reach the server there."""
+        self.url = url
+        self.logins = Logins(self.store, self.sessions, FailedLogins(self.store), self.providers, url)
+        self.devices = Devices(self.store, Gate(self.store), self.tokens, url)  # type: ignore[arg-type]
 
     def health(self) -> dict[str, str]:
         if fault := self.faults.get("health"):

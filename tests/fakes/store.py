@@ -29,6 +29,7 @@ from branchline.domain.release import Release
 from branchline.domain.retention import Use
 from branchline.ports import Revision
 from branchline.records import GONE_STAGE, GONE_TEXT, Line
+from tests.fakes.logins import LoginTables, MemoryDeviceLogins, MemoryPendingLogins, MemorySessions
 from tests.fakes.people import MemoryMembers, MemoryTokens, People
 
 
@@ -49,6 +50,7 @@ class Tables:
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
     people: People = field(default_factory=People)
     changes: list[ConfigChange] = field(default_factory=list)
+    logins: LoginTables = field(default_factory=LoginTables)
     witness: Callable[[str, Stage | None], None] = lambda _moment, _stage: None
 
 
@@ -458,6 +460,9 @@ class MemoryRecords:
         self.members = MemoryMembers(tables.people, tables.projects)
         self.tokens = MemoryTokens(tables.people)
         self.config = MemoryConfigChanges(tables)
+        self.sessions = MemorySessions(tables.logins)
+        self.pending_logins = MemoryPendingLogins(tables.logins)
+        self.device_logins = MemoryDeviceLogins(tables.logins)
 
 
 class MemoryStore:

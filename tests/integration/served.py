@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,9 @@ import structlog
 from branchline.domain.access import Role
 from branchline.server import logs
 from branchline.server.app import Server
+from branchline.server.source import Network
 from branchline.server.web import WebServer, bind
 from tests.fakes.platform import FakePlatform
-
-KEY = bytes(range(32))
 
 
 class Journal(io.StringIO):
@@ -55,14 +54,17 @@ def recorded() -> Iterator[Journal]:
 
 
 @contextmanager
-def served(platform: FakePlatform, listen: str = "127.0.0.1:0") -> Iterator[str]:
+def served(platform: FakePlatform, listen: str = "127.0.0.1:0", trusted: Sequence[Network] = ()) -> Iterator[str]:
     """Serve on a free port, or at a given place; gives the address."""
     listener = bind(listen)
-    server = WebServer(Server(platform, KEY))
+    server = WebServer(Server(platform, trusted))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http://localhost:{listener.getsockname()[1]}"
+        url = f"http://localhost:{listener.getsockname()[1]}"
+        if isinstance(platform, FakePlatform):
+            platform.follow(url)
+        yield url
     finally:
         server.should_exit = True
         thread.join(10)

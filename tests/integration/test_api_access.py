@@ -12,13 +12,15 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from branchline.domain.access import Role
+from branchline.domain.audit import Kind
 from branchline.domain.deployment import State
 from branchline.domain.errors import PlatformBroke
 from branchline.server.app import Server
 from branchline.server.auth import OPEN_ROUTES, current_actor
 from branchline.server.dashboard.login import same_origin, visitor
+from branchline.server.source import networks
 from tests.fakes.platform import COMMIT, FakePlatform
-from tests.integration.served import KEY, client, recorded, served
+from tests.integration.served import client, recorded, served
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def url(platform: FakePlatform) -> Iterator[str]:
 def lasting_url() -> Iterator[str]:
     """One server for all cases of a test that changes nothing in it."""
     platform = FakePlatform()
-    with recorded(), served(platform) as url:
+    with recorded(), served(platform, trusted=networks("127.0.0.1, ::1")) as url:
         yield url
         assert not platform.repositories
         assert set(platform.known_tokens) == set(Role)
@@ -61,7 +63,19 @@ def dependencies(route: APIRoute) -> set[Any]:
     return seen
 
 
-ROUTES = all_routes(Server(FakePlatform(), KEY).application)
+ROUTES = all_routes(Server(FakePlatform()).application)
+
+
+HTML = {"Accept": "text/html"}
+
+OPEN_ANSWERS = {
+    ("POST", "/login"): 403,
+    ("POST", "/api/v1/device"): 422,
+    ("POST", "/api/v1/device/token"): 422,
+    ("GET", "/login/{provider}"): 404,
+    ("GET", "/login/{provider}/callback"): 404,
+}
+"""What open routes answer to whoever asks amiss, where it is not 200."""
 
 
 def test_there_are_routes_to_walk() -> None:
@@ -75,7 +89,7 @@ def test_there_are_routes_to_walk() -> None:
 def test_every_route_knows_its_actor_or_is_open(route: APIRoute) -> None:
     before = dependencies(route)
     if route.path.startswith("/api/v1/"):
-        assert current_actor in before
+        assert (current_actor in before) == (route.path not in OPEN_ROUTES)
         assert visitor not in before, "a cookie counts for nothing in the API"
         # the operation that is named is one of the platform's: it passes the gate by itself
         part, operation = str(route.operation_id).split(".")[:2]
@@ -91,18 +105,20 @@ def test_nobody_gets_in_without_a_login(route: APIRoute, lasting_url: str) -> No
     path = route.path
     for name in ("project", "environment", "key", "name"):
         path = path.replace(f"{{{name}}}", "shop")
-    path = path.replace("{id}", "1").replace("{file}", "icon.svg")
+    path = path.replace("{id}", "1").replace("{file}", "icon.svg").replace("{provider}", "oidc")
     method = sorted(route.methods)[0]
+    # each route as if from an address of its own: too many wrong tokens from one are refused otherwise
+    source = {"X-Forwarded-For": f"2001:db8:0:{ROUTES.index(route):x}::1"}
     body = {"name": "x", "repository": "/x", "ref": "x", "role": "admin", "value": "x", "changes": {"A": "x"}}
     with client(lasting_url, None) as nobody:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "branchline_session=wrong"}):
-            answer = nobody.request(method, path, headers=headers, json=body if method != "GET" else None)
-            if path.startswith("/api/v1/"):
+            answer = nobody.request(method, path, headers=headers | source, json=body if method != "GET" else None)
+            if route.path in OPEN_ROUTES:
+                # logging in is tried by other tests; here it lacks the origin, the right body, or a provider
+                assert answer.status_code == OPEN_ANSWERS.get((method, route.path), 200)
+            elif path.startswith("/api/v1/"):
                 assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
                 assert answer.headers["www-authenticate"] == "Bearer"
-            elif route.path in OPEN_ROUTES:
-                # logging in is tried by other tests; here it lacks the origin
-                assert answer.status_code == (403 if method == "POST" else 200)
             else:
                 assert answer.status_code in {303, 403}
                 assert answer.status_code == 403 or answer.headers["location"].startswith("/login")
@@ -117,6 +133,57 @@ def test_headers_that_are_no_token(lasting_url: str, header: str) -> None:
         assert answer.status_code in {400, 401}
         if answer.status_code == 401:
             assert answer.json()["hint"]
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {}], ids=str)
+def test_no_form_of_another_site_gets_through(lasting_url: str, headers: dict[str, str]) -> None:
+    forms = [route for route in ROUTES if "POST" in route.methods and not route.path.startswith("/api/")]
+    assert len(forms) >= 6
+    with client(lasting_url, None) as browser:
+        assert browser.post("/login", data={"token": "bl_admin"}, headers={"Origin": lasting_url}).status_code == 303
+        for route in forms:
+            path = route.path.replace("{project}", "shop").replace("{id}", "1")
+            answer = browser.post(path, data={"token": "bl_viewer", "ref": "develop"}, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "other_site"), path
+            assert "set-cookie" not in answer.headers
+        assert browser.get("/account").status_code == 200, "and nobody was logged out"
+
+
+def test_nothing_but_forms_changes_anything_in_the_dashboard() -> None:
+    for route in ROUTES:
+        if not route.path.startswith("/api/"):
+            assert route.methods <= {"GET", "HEAD", "POST"}
+
+
+def test_tokens_cannot_be_guessed_for_long(platform: FakePlatform) -> None:
+    with recorded() as journal, served(platform, trusted=networks("127.0.0.1")) as url, client(url, None) as nobody:
+
+        def ask(token: str, source: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": source}
+            return nobody.get("/api/v1/projects", headers=headers)
+
+        assert ask("bl_viewer", "192.0.2.1").status_code == 200
+        answers = [ask(f"bl_guess-{number}", "192.0.2.1") for number in range(25)]
+        assert [one.status_code for one in answers] == [401] * 20 + [429] * 5
+        assert answers[-1].headers["content-type"] == "application/problem+json"
+        assert answers[-1].json()["code"] == "too_many_attempts"
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert ask("bl_admin", "192.0.2.1").status_code == 429, "a guess that is right is not told"
+        assert ask("bl_viewer", "192.0.2.1").status_code == 200, "who was let in before is not locked out"
+        assert ask("bl_admin", "192.0.2.2").status_code == 200
+        form = {"token": "bl_guess"}
+        page = nobody.post("/login", data=form, headers={"Origin": url, "X-Forwarded-For": "192.0.2.1", **HTML})
+        assert (page.status_code, page.headers["retry-after"]) == (429, page.headers["retry-after"])
+        assert "too many attempts" in page.text
+        assert [one["source"] for one in journal.lines if one.get("status") == 429][-1] == "192.0.2.1"
+    told = [event for _, event in platform.store.tables.events if event.kind is Kind.LOGIN_FAILED]
+    assert [(one.source, one.detail["method"]) for one in told] == [("192.0.2.1", "token")]
+    assert "guess" not in str(told) + journal.getvalue(), "what was tried is written down nowhere"
+
+
+def test_requests_without_a_token_are_no_attempts(url: str) -> None:
+    with client(url, None) as nobody:
+        assert {nobody.get("/api/v1/whoami").status_code for _ in range(30)} == {401}
 
 
 def test_the_database_away_is_not_a_wrong_token(url: str, platform: FakePlatform) -> None:
@@ -187,9 +254,9 @@ def test_the_description(url: str) -> None:
     }
     in_api = {(method, route.path) for route in ROUTES for method in route.methods if route.path[:8] == "/api/v1/"}
     assert set(operations) == in_api
-    for operation in operations.values():
+    for (_, path), operation in operations.items():
         assert operation["summary"]
-        assert operation["security"] == [{"token": []}]
+        assert operation.get("security") == (None if path in OPEN_ROUTES else [{"token": []}])
         for status in ("401", "403", "404", "422", "503"):
             assert operation["responses"][status]["$ref"].endswith(f"Problem{status}")
     assert description["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

@@ -18,7 +18,7 @@ from branchline.domain.access import Role
 from branchline.domain.deployment import State
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.pipeline import Stage, StageState
-from branchline.server import events
+from branchline.server import auth, events
 from branchline.wire import LogEvent
 from tests.fakes.platform import COMMIT, FakePlatform
 from tests.integration.served import Journal, client, eventually, recorded, served
@@ -206,6 +206,29 @@ def test_signs_of_life(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = stream.response.iter_lines()
         while not next(lines).startswith(":"):
             pass
+
+
+@pytest.mark.parametrize("by", ["token", "session"])
+def test_who_is_shut_out_hears_no_more(
+    url: str, platform: FakePlatform, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.2)
+    monkeypatch.setattr(auth, "LOOK_AGAIN", 0.1)
+    with client(url, Role.VIEWER if by == "token" else None) as one:
+        if by == "session":
+            one.post("/login", data={"token": "bl_viewer"}, headers={"Origin": url})
+        where = "/api/v1/deployments/1/events" if by == "token" else "/deployments/1/events"
+        with one.stream("GET", where) as response:
+            told = iter(Followed(response))
+            platform.say(1, "build", "before")
+            assert next(event for event in told if event.line).line
+            if by == "token":
+                del platform.known_tokens["viewer"]
+            else:
+                platform.sessions.end_mine(platform.tokens.authenticate("bl_viewer"))
+            time.sleep(0.3)
+            platform.say(1, "build", "after")
+            assert list(told) == [], "it ends, without the end of the deployment"
 
 
 def test_the_database_away_for_a_moment(url: str, platform: FakePlatform) -> None:

@@ -25,7 +25,7 @@ from branchline.server.app import Server
 from branchline.server.web import WebServer, bind
 from tests.fakes.api import TOKEN, FakeApi, Pause, Story, deployment
 from tests.fakes.platform import FakePlatform
-from tests.integration.served import KEY, eventually, served
+from tests.integration.served import eventually, served
 
 PROGRAM = str(Path(sys.executable).with_name("branchline"))
 FAILURE = wire.FailureView(code="unhealthy", sentence="web did not answer.", hint="See its output.")
@@ -184,7 +184,7 @@ def test_a_restart_of_the_server_is_lived_through(admin: Person, environ: dict[s
     @contextlib.contextmanager
     def serving(listen: str) -> Iterator[str]:
         listener = bind(listen)
-        server = WebServer(Server(platform, KEY))
+        server = WebServer(Server(platform))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -16,13 +15,12 @@ from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.pipeline import Stage, StageState
-from branchline.server.dashboard import sessions
-from branchline.server.dashboard.sessions import COOKIE, Sessions
 from branchline.wire import FailureView
 from branchline.wire_changes import ChangesView, CommitsView, CommitView, LayerChangesView, MigrationView
 from tests.fakes.platform import COMMIT, FakePlatform
-from tests.integration.served import KEY, recorded, served
+from tests.integration.served import recorded, served
 
+COOKIE = "branchline_session"
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
 
 
@@ -113,20 +111,6 @@ def test_a_revoked_token_ends_its_sessions(browser: httpx.Client, platform: Fake
     assert browser.get("/").headers["location"] == "/login"
     part = browser.get("/", headers={"HX-Request": "true", "HX-Current-URL": "http://x/projects/shop"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login?then=/projects/shop")
-
-
-def test_sessions_are_sealed_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = Sessions(KEY)
-    sealed = ours.seal("bl_admin")
-    assert "bl_admin" not in sealed
-    assert ours.open(sealed) == "bl_admin"
-    assert Sessions(KEY).open(sealed) == "bl_admin", "another process with the same key"
-    assert Sessions(bytes(32)).open(sealed) is None
-    for wrong in ("", "x", "a.b.c.d.e", sealed[:-3] + "AAA", sealed + "x", "☂", "." * 4, "x" * 10_000):
-        assert ours.open(wrong) is None
-    now = time.time()
-    monkeypatch.setattr(sessions.time, "time", lambda: now + sessions.LIFETIME + 1)
-    assert ours.open(sealed) is None
 
 
 def test_a_login_survives_a_restart(platform: FakePlatform) -> None:

@@ -9,12 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 
-from branchline.domain.access import Role
+from branchline.adapters.oidc import OidcClient, OidcProvider
+from branchline.domain.access import EVERYWHERE, Actor, Role
+from branchline.domain.config import Secret
 from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.pipeline import Stage, StageState
+from branchline.operations.devices import NotLetIn
 from branchline.wire import FailureView
 from tests.fakes.platform import COMMIT, FakePlatform
+from tests.fakes.providers import CLIENT, SECRET, FakeOidc
 from tests.integration.served import recorded, served
 
 CHROMIUM = "/usr/bin/chromium"
@@ -361,3 +365,83 @@ def test_by_keyboard_alone(visit: Visit, platform: FakePlatform) -> None:
     assert outline == "solid"
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/projects/shop"))
+
+
+# --- logging in with a provider, which is another site: 127.0.0.1, where the dashboard is localhost ---
+
+
+@pytest.fixture
+def provider(platform: FakePlatform) -> Iterator[FakeOidc]:
+    with FakeOidc() as made:
+        made.claims = {"preferred_username": "ada", "email": "ada@example.com", "groups": []}
+        client = OidcClient(made.url, CLIENT, lambda: Secret(SECRET))
+        platform.providers = [OidcProvider(client)]
+        platform.members.add(
+            Actor("root", "tests", {EVERYWHERE: Role.ADMIN}), "ada", Role.VIEWER, email="ada@example.com"
+        )
+        made.claims["email_verified"] = True
+        yield made
+
+
+def test_logging_in_with_a_provider(provider: FakeOidc, visit: Visit) -> None:
+    page = visit.page
+    page.goto(f"{visit.url}/projects/shop")
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.get_by_role("link", name=f"Log in with {provider.url.removeprefix('http://')}").click()
+    page.wait_for_url(f"{visit.url}/projects/shop")
+    expect(page.get_by_role("heading", name="shop")).to_be_visible()
+    assert page.evaluate("document.cookie") == ""
+    cookies = {one["name"]: one for one in page.context.cookies(visit.url)}
+    assert set(cookies) == {"branchline_session"}, "what was kept for the login is gone"
+    assert (cookies["branchline_session"]["httpOnly"], cookies["branchline_session"]["sameSite"]) == (True, "Strict")
+    page.get_by_role("link", name="ada").click()
+    expect(page.get_by_role("heading", name="ada")).to_be_visible()
+    expect(page.get_by_text("(this one)")).to_be_visible()
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("button", name="Log out everywhere").click()
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    page.goto(f"{visit.url}/")
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+def test_the_callback_in_the_history_is_worth_nothing(provider: FakeOidc, visit: Visit) -> None:
+    page = visit.page
+    callbacks: list[str] = []
+    page.on("request", lambda asked: callbacks.append(asked.url) if "/callback?" in asked.url else None)
+    page.goto(f"{visit.url}/login/oidc")
+    page.wait_for_url(f"{visit.url}/")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert len(callbacks) == 1
+    page.goto(callbacks[0])
+    expect(page.get_by_role("alert")).to_contain_text("not begun in this browser")
+    assert [one["name"] for one in page.context.cookies(visit.url)] == []
+    visit.complaints.clear()  # of the status 403, which is what was wanted
+
+
+def test_letting_a_device_in(provider: FakeOidc, platform: FakePlatform, visit: Visit) -> None:
+    page = visit.page
+    codes = platform.devices.ask("branchline 9", "laptop", "192.0.2.1")
+    page.goto(f"{visit.url}/device")
+    page.get_by_role("link", name="Log in with").click()
+    page.get_by_label("Code that").fill(codes.user_code.lower())
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("laptop")).to_be_visible()
+    expect(page.get_by_text("192.0.2.1")).to_be_visible()
+    expect(page.get_by_text(codes.user_code)).to_be_visible()
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("button", name="Let it in as ada").click()
+    expect(page.get_by_role("heading", name="laptop is let in")).to_be_visible()
+    assert platform.tokens.authenticate(platform.devices.poll(codes.device_code).token).name == "ada"
+
+
+def test_a_link_with_a_code_survives_the_login(provider: FakeOidc, platform: FakePlatform, visit: Visit) -> None:
+    page = visit.page
+    codes = platform.devices.ask("branchline 9", "laptop", "192.0.2.1")
+    page.goto(codes.verification_uri_complete)
+    page.get_by_role("link", name="Log in with").click()
+    page.get_by_role("button", name="No, send it away").click()
+    expect(page.get_by_role("heading", name="laptop is sent away")).to_be_visible()
+    with pytest.raises(NotLetIn):
+        platform.devices.poll(codes.device_code)

@@ -24,12 +24,16 @@ from branchline.domain.environment import Destination, Tier
 from branchline.operations.chores import Chores
 from branchline.operations.config import Settings as Config
 from branchline.operations.config_ledger import ConfigLedger
+from branchline.operations.devices import Devices
+from branchline.operations.failures import FailedLogins
 from branchline.operations.gate import Gate
+from branchline.operations.logins import Logins
 from branchline.operations.members import Members
 from branchline.operations.projects import Environments, Projects
 from branchline.operations.provenance import Provenance
 from branchline.operations.register import Audit, Pulse
 from branchline.operations.requests import Deployments
+from branchline.operations.sessions import Sessions
 from branchline.operations.tokens import Tokens
 from branchline.operations.views import Views
 from branchline.ports import Revision
@@ -63,14 +67,19 @@ class World:
         writer = FakeConfigStore().writer()
         ledger = ConfigLedger(self.store, writer)
         provenance = Provenance(self.store, gate, writer, ledger)
+        tokens = Tokens(self.store, gate)
+        sessions = Sessions(self.store, gate, tokens)
         self.platform = ServerPlatform(
-            tokens=Tokens(self.store, gate),
+            tokens=tokens,
             members=Members(self.store, gate),
             projects=Projects(self.store, gate, views),
             environments=Environments(self.store, gate, views, provenance),
             deployments=Deployments(self.store, gate, views, self.source, "test"),
             config=Config(self.store, gate, writer, ledger),
             provenance=provenance,
+            logins=Logins(self.store, sessions, FailedLogins(self.store), [], "http://localhost"),
+            sessions=sessions,
+            devices=Devices(self.store, gate, tokens, "http://localhost"),
             audit=Audit(self.store, gate),
             pulse=Pulse(self.store),
             chores=Chores(self.store, "server", [], print),
@@ -212,6 +221,7 @@ API = [
     Row("POST", "/api/v1/members", P.MEMBERS, body={"name": "bob", "role": "developer", "project": "shop"}),
     Row("DELETE", "/api/v1/members/{name}", P.PLATFORM),
     Row("DELETE", "/api/v1/members/{name}", P.MEMBERS, query={"project": "shop"}),
+    Row("DELETE", "/api/v1/members/{name}/sessions", P.PLATFORM),
     Row("GET", "/api/v1/tokens", P.OWN_TOKENS),
     Row("POST", "/api/v1/tokens", P.OWN_TOKENS, body={"name": "laptop"}),
     Row("POST", "/api/v1/tokens", P.PLATFORM, body={"name": "laptop", "member": "bob"}),
@@ -234,7 +244,17 @@ PAGES = [
     Row("GET", "/deployments/{id}/events", P.READ, {"id": "1"}),
 ]
 
-ONESELF = {("GET", "/api/v1/whoami"), ("POST", "/logout")}
+ONESELF = {
+    ("GET", "/api/v1/whoami"),
+    ("POST", "/api/v1/logout"),
+    ("GET", "/api/v1/sessions"),
+    ("DELETE", "/api/v1/sessions"),
+    ("GET", "/account"),
+    ("POST", "/account/logout-everywhere"),
+    ("POST", "/logout"),
+    ("GET", "/device"),
+    ("POST", "/device"),  # for a device of one's own: `test_devices` shows for whom
+}
 """What is about nobody but the caller, and tells them nothing that they do not know."""
 
 
@@ -321,7 +341,7 @@ HERE = {
 }
 """What asks no platform: it works with files of this machine, for whoever may read them."""
 
-ABOUT_ONESELF = {"login", "whoami"}
+ABOUT_ONESELF = {"login", "logout", "whoami"}
 
 COMMAND_LINES = [
     ("project add new --repo /srv/new.git", P.PROJECTS),

@@ -29,7 +29,6 @@ from branchline.domain.environment import Destination, Tier
 from branchline.domain.layers import Layer
 from branchline.layout import Layout, Ports
 from branchline.ports import Revision
-from branchline.server.dashboard.sessions import session_key
 from branchline.settings import Settings
 from branchline.stack.openbao import OpenBao
 from branchline.store.database import SqlStore
@@ -124,7 +123,6 @@ def test_the_first_token_is_left_for_the_admin_alone(tmp_path: Path) -> None:
         token = file.read_text().strip()
         me = httpx.get(f"{url}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert me.json()["role"] == "admin"
-        assert (tmp_path / "keys" / "session.key").stat().st_mode & 0o777 == 0o600
         child.send_signal(signal.SIGTERM)
         lines = child.said()
         assert child.returncode == 0
@@ -194,28 +192,16 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         ({"BRANCHLINE_DEPLOYMENTS_AT_ONCE": "many"}, 2, "bad_settings"),
         ({"BRANCHLINE_SERVER_LISTEN": "somewhere"}, 2, "bad_listen"),
         ({"BRANCHLINE_SERVER_LISTEN": "203.0.113.1:8700"}, 4, "cannot_listen"),
+        ({"BRANCHLINE_TRUSTED_PROXIES": "somewhere"}, 2, "bad_settings"),
+        ({"BRANCHLINE_SERVER_LISTEN": "127.0.0.1:0", "BRANCHLINE_OIDC_ISSUER": "http://a.example"}, 2, "bad_settings"),
     ],
 )
 def test_why_it_does_not_start(tmp_path: Path, settings: dict[str, str], status: int, code: str) -> None:
-    if "BRANCHLINE_SERVER_LISTEN" in settings:
+    if settings.keys() & {"BRANCHLINE_SERVER_LISTEN", "BRANCHLINE_TRUSTED_PROXIES"}:
         lay_out(tmp_path, 1)
     with process("-m", "branchline.server.main", home=tmp_path, **settings) as child:
         (line,) = child.said()
         assert (child.returncode, line["code"]) == (status, code)
-
-
-def test_two_processes_agree_on_one_session_key(tmp_path: Path) -> None:
-    keys: list[bytes] = []
-    threads = [
-        threading.Thread(target=lambda: keys.append(session_key(tmp_path / "keys" / "session.key"))) for _ in range(8)
-    ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert len(set(keys)) == 1
-    assert len(keys[0]) == 32
-    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["session.key"]
 
 
 @pytest.mark.stack
@@ -223,7 +209,8 @@ def test_around_the_real_platform(settings: Settings, home_layout: Layout, sql_s
     # others may have made tokens in this database before, and then the server makes no first one
     token = token_of(sql_store, Role.ADMIN)
     url = f"http://127.0.0.1:{home_layout.ports.server}"
-    with process("-m", "branchline.server.main", home=settings.home) as child:
+    provider = {"BRANCHLINE_OIDC_ISSUER": "https://id.example.com", "BRANCHLINE_OIDC_CLIENT_ID": "branchline"}
+    with process("-m", "branchline.server.main", home=settings.home, **provider) as child:
         eventually(lambda: answers(url), 30)
         with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as api:
             assert api.get("/api/v1/whoami").json()["role"] == "admin"
@@ -233,6 +220,8 @@ def test_around_the_real_platform(settings: Settings, home_layout: Layout, sql_s
             assert api.get("/api/v1/deployments/9999999999999/events").json()["status"] == 404
             assert api.get("/api/v1/projects/" + "x" * 300).status_code in {404, 422}
             assert "branchline_database_up 1.0" in api.get("/metrics").text
+            assert api.get("/api/v1/login").json()["providers"] == [{"id": "oidc", "title": "id.example.com"}]
+            assert api.get("/login").text.count("Log in with id.example.com") == 1
         child.send_signal(signal.SIGTERM)
         lines = child.said()
         assert child.returncode == 0

@@ -26,7 +26,7 @@ MOMENTS = {
     "operations/journal.py": "when a line was written",
     "operations/tokens.py": "when a token expires, in days",
     "runner.py": "the sign of life, which is read by another process",
-    "server/dashboard/sessions.py": "when a login ends, in hours, also after a restart",
+    "server/attempts.py": "when the next attempt counts, which the library says as a moment",
     "server/dashboard/shown.py": "what is shown to people",
     "server/dashboard/timeline.py": "what is shown to people",
     "stack/control.py": "when a line was written",

@@ -1,4 +1,4 @@
-"""`login`, `whoami`, `audit`: who asks, and who did what."""
+"""`login`, `logout`, `whoami`, `audit`: who asks, and who did what."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import typer
 from branchline import __version__
 from branchline.cli.arguments import Json
 from branchline.cli.client import Client, connect
-from branchline.cli.credentials import Access, check_url, own_platform, store, warn_of_listeners
-from branchline.cli.lazily import wire, wire_people
+from branchline.cli.credentials import Access, check_url, forget, own_platform, store, stored, warn_of_listeners
+from branchline.cli.device_login import device_token
+from branchline.cli.lazily import wire, wire_logins, wire_people
 from branchline.cli.people import in_words
-from branchline.cli.render import as_json, facts, moment, note, say, table
+from branchline.cli.render import as_json, counted, facts, moment, note, say, table
 from branchline.domain.config import Secret
-from branchline.domain.errors import BadInput
+from branchline.domain.errors import BadInput, Unauthenticated
 
 app = typer.Typer()
 audit = typer.Typer(help="Read the register of who did what.", no_args_is_help=True)
@@ -29,15 +30,17 @@ def login(
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="Address of the platform.", show_default="is asked for")
     ] = None,
+    token: Annotated[bool, typer.Option("--token", help="Ask for a token, also where a browser would do.")] = False,
 ) -> None:
-    """Store the address of a platform and a token for it.
+    """Log in to a platform, with a browser or a token, and store the login.
 
-    The token is asked for, or read from standard input.
+    Where people log in with a provider, a code is shown that is confirmed in a browser. Else a token is asked for. From
+    a pipe the token is read.
     """
     asked = url or os.environ.get("BRANCHLINE_URL") or _asked_url()
     address = check_url(asked)
     warn_of_listeners(address)
-    access = Access(address, _token(address))
+    access = Access(address, _token(address, typed=token))
     with Client(access) as client:
         who = client.get("whoami", wire_people.WhoAmI)
     file = store(access)
@@ -57,9 +60,11 @@ def _asked_url() -> str:
     return str(typer.prompt("Address of the platform", default=own.url if own else None, err=True))
 
 
-def _token(address: str) -> Secret:
+def _token(address: str, *, typed: bool) -> Secret:
     if given := os.environ.get("BRANCHLINE_TOKEN"):
         return Secret(given.strip())
+    if sys.stdin.isatty() and not typed and (confirmed := device_token(address)):
+        return confirmed
     if sys.stdin.isatty():
         return Secret(str(typer.prompt("Token", hide_input=True, err=True)).strip())
     if piped := sys.stdin.read(10_000).strip():
@@ -68,6 +73,34 @@ def _token(address: str) -> Secret:
     if own and own.url == address:
         return own.token
     raise BadInput("The token is missing.", code="token_missing", hint="`branchline login URL < token-file`")
+
+
+@app.command()
+def logout(
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Log out of every browser, too. Other tokens stay.")
+    ] = False,
+) -> None:
+    """Revoke the token that `branchline login` stored, and forget it."""
+    access = stored()
+    if access is None:
+        raise Unauthenticated(
+            "No login is stored here.",
+            code="not_logged_in",
+            hint="A token in BRANCHLINE_TOKEN is revoked with `branchline token revoke NAME`.",
+        )
+    own = own_platform()
+    try:
+        with Client(access) as client:
+            if everywhere:
+                ended = client.read(client.send("DELETE", "sessions"), wire_logins.Ended).sessions
+                say(f"Logged out of {counted(ended, 'browser')}.")
+            if own is None or own.token != access.token:  # which is the machine's own, and stays its way in
+                client.send("POST", "logout")
+    except Unauthenticated:
+        note("The stored token was worth nothing any more.")
+    file = forget()
+    say(f"Logged out of {access.url}. {file} is removed.")
 
 
 @app.command()

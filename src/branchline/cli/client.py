@@ -39,7 +39,13 @@ ANSWER_SECONDS = 120.0
 SILENCE_SECONDS = 40.0
 """A stream says something every 15 s; one that says nothing for this long is dead."""
 
-_BY_STATUS: dict[int, type[BranchlineError]] = {401: Unauthenticated, 403: Refused, 404: NotFound, 409: Conflict}
+_BY_STATUS: dict[int, type[BranchlineError]] = {
+    401: Unauthenticated,
+    403: Refused,
+    404: NotFound,
+    409: Conflict,
+    429: Refused,
+}
 
 
 def path(*parts: str | int) -> str:
@@ -57,7 +63,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=f"{access.url}/api/v1/",
                 headers={
-                    "Authorization": f"Bearer {access.token.reveal()}",
+                    **({"Authorization": f"Bearer {token}"} if (token := access.token.reveal()) else {}),
                     "Accept": "application/json",
                     "User-Agent": f"branchline/{__version__} ({platform.system()})",
                 },

@@ -31,6 +31,7 @@ COMMANDS = {
     "env": "environments",
     "config": "config",
     "login": "access",
+    "logout": "access",
     "whoami": "access",
     "token": "people",
     "member": "people",

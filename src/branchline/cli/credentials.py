@@ -118,6 +118,20 @@ def store(access: Access, environ: Mapping[str, str] = os.environ) -> Path:
     return path
 
 
+def forget(environ: Mapping[str, str] = os.environ) -> Path:
+    """Remove what `branchline login` stored; return the file that held it."""
+    path = credentials_file(environ)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise PlatformBroke(
+            f"{path} cannot be removed: {error.strerror}.",
+            code="credentials_unwritable",
+            hint="Make the folder writable, or remove it yourself.",
+        ) from None
+    return path
+
+
 def own_platform(environ: Mapping[str, str] = os.environ) -> Access | None:
     """The platform whose home is on this machine, where we may read it; None otherwise."""
     home = _home(environ)

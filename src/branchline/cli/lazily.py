@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["wire", "wire_config", "wire_people"]
+__all__ = ["wire", "wire_config", "wire_logins", "wire_people"]
 
 
 def _lazily(name: str) -> ModuleType:
@@ -24,8 +24,9 @@ def _lazily(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from branchline import wire, wire_config, wire_people
+    from branchline import wire, wire_config, wire_logins, wire_people
 else:
     wire = _lazily("branchline.wire")
     wire_config = _lazily("branchline.wire_config")
+    wire_logins = _lazily("branchline.wire_logins")
     wire_people = _lazily("branchline.wire_people")

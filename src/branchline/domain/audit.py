@@ -15,6 +15,9 @@ class Kind(StrEnum):
     CONFIG_CHANGED = "config.changed"
     CONFIG_READ = "config.read"
     ACCESS_REFUSED = "access.refused"
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGIN_FAILED = "login.failed"
+    LOGIN_ENDED = "login.ended"
     MEMBER_CHANGED = "member.changed"
     MEMBER_REMOVED = "member.removed"
     TOKEN_CREATED = "token.created"  # noqa: S105 a kind of event

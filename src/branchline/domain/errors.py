@@ -5,7 +5,8 @@ BranchlineError
 │   ├── NotFound                                                 exit 2, HTTP 404
 │   └── Conflict        it clashes with what is there            exit 2, HTTP 409
 ├── Refused             the actor may not do this                exit 3, HTTP 403
-│   └── Unauthenticated                                          exit 3, HTTP 401
+│   ├── Unauthenticated                                          exit 3, HTTP 401
+│   └── TooMany         attempts in too short a time             exit 3, HTTP 429
 ├── DeploymentFailed    a stage says no: the project's own fault exit 1
 └── PlatformBroke       Docker, a database, the network …        exit 4, HTTP 503
 """
@@ -66,6 +67,17 @@ class Unauthenticated(Refused):
 
     code = "unauthenticated"
     status = 401
+
+
+class TooMany(Refused):
+    """More attempts in a time than anybody needs; `after` is in how many seconds the next one counts."""
+
+    code = "too_many_attempts"
+    status = 429
+
+    def __init__(self, sentence: str, *, after: int, hint: str = "") -> None:
+        super().__init__(sentence, hint=hint or f"Try again in {after} s.")
+        self.after = after
 
 
 class DeploymentFailed(BranchlineError):

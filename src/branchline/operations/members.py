@@ -88,6 +88,7 @@ class Members:
                 return
             member = records.members.get(name)
             records.members.disable(member)
+            records.sessions.end_all(member.name)  # let in again one day, they log in anew
             records.register.add(actor.event(Kind.MEMBER_REMOVED, detail=who))
 
     def _is_shut_out(self, name: str) -> bool:

@@ -38,21 +38,23 @@ class Tokens:
     def authenticate(self, presented: str, source: str = "") -> Actor:
         """The actor behind a token, who comes from that address; raises Unauthenticated for anything else."""
         if presented.startswith(PREFIX) and presented.isascii():
-            # The digest is looked up in an index: the time that takes tells nothing about the token itself.
-            with self._store.transaction() as records:
-                found = records.tokens.by_digest(_digest(presented))
-            if found is not None and not _expired(found[0]):
-                return _actor(*found, source)
-            if found is not None:
-                raise Unauthenticated(
-                    f"The token {found[0].name} has expired.",
-                    code="token_expired",
-                    hint="Log in anew with `branchline login`, or have another one made.",
-                )
-        raise Unauthenticated(
-            "This needs a valid token.",
-            hint="Run `branchline login`, or set BRANCHLINE_TOKEN. `branchline token create` makes one.",
-        )
+            return self.recognise(digest_of(presented), source)
+        raise _not_valid()
+
+    def recognise(self, digest: str, source: str = "", *, session: bool = False) -> Actor:
+        """The actor behind a token of this digest, or a browser's `session` that was begun with it; raises as above."""
+        # The digest is looked up in an index: the time that takes tells nothing about the token itself.
+        with self._store.transaction() as records:
+            found = records.tokens.by_digest(digest)
+        if found is not None and not _expired(found[0]):
+            return _actor(*found, source, session=session)
+        if found is not None:
+            raise Unauthenticated(
+                f"The token {found[0].name} has expired.",
+                code="token_expired",
+                hint="Log in anew with `branchline login`, or have another one made.",
+            )
+        raise _not_valid()
 
     def create(self, actor: Actor, new: NewToken) -> TokenShown:
         """Make a token and return it, this one time.
@@ -88,16 +90,26 @@ class Tokens:
             token, made = self._make(records, actor, new.name, member, new.role, scope, _end(new, actor))
         return TokenShown(**_shown(made), token=token)
 
-    def issue(self, actor: Actor, name: str, days: int) -> TokenShown:
-        """Make a token for a member who has just logged in; one of theirs of that name makes room for it."""
-        with self._store.transaction() as records:
-            member = records.members.get(actor.name)
-            _check_let_in(member)
-            if known := next((one for one in records.tokens.all([member.id]) if one.name == name), None):
-                records.tokens.remove(known)
-            end = datetime.now(UTC) + timedelta(days=days)
-            token, made = self._make(records, actor, name, member, None, Scope(), end)
+    def issue(self, records: Records, actor: Actor, name: str, days: int) -> TokenShown:
+        """Make a token for a member who lets a device in, within a transaction; one of theirs of that name makes room.
+
+        It can no more than what the member let it in with, and does not outlive that.
+        """
+        member = records.members.get(actor.name)
+        _check_let_in(member)
+        if known := next((one for one in records.tokens.all([member.id]) if one.name == name), None):
+            records.tokens.remove(known)
+        end = datetime.now(UTC) + timedelta(days=days)
+        end = end if actor.until is None else min(end, actor.until)
+        token, made = self._make(records, actor, name, member, None, actor.scope, end)
         return TokenShown(**_shown(made), token=token)
+
+    def end(self, actor: Actor, presented: str) -> None:
+        """Revoke the token that the actor has at hand: whoever logs out needs no right to."""
+        with self._store.transaction() as records:
+            if (found := records.tokens.by_digest(digest_of(presented))) is not None:
+                records.tokens.remove(found[0])
+                records.register.add(actor.event(Kind.TOKEN_REVOKED, detail=_told(found[0])))
 
     def list(self, actor: Actor) -> list[TokenView]:
         """The actor's own tokens, and for an admin every token; never the tokens themselves."""
@@ -159,16 +171,17 @@ class Tokens:
     ) -> tuple[str, TokenRecord]:
         token = PREFIX + secrets.token_urlsafe(32)
         whose = member.id if member else None
-        made = records.tokens.add(name, _digest(token), member=whose, role=role, scope=scope, expires_at=end)
+        made = records.tokens.add(name, digest_of(token), member=whose, role=role, scope=scope, expires_at=end)
         records.register.add(by.event(Kind.TOKEN_CREATED, detail=_told(made)))
         return token, made
 
 
-def _actor(token: TokenRecord, roles: Mapping[str, Role], source: str) -> Actor:
+def _actor(token: TokenRecord, roles: Mapping[str, Role], source: str, *, session: bool) -> Actor:
     if token.role is not None:
         roles = dict.fromkeys(token.scope.projects or [EVERYWHERE], token.role)
     name = token.member_name or token.name
-    return Actor(name, f"token {token.name}", roles, token.scope, source, token.member, token.expires_at)
+    proof = f"session by token {token.name}" if session else f"token {token.name}"
+    return Actor(name, proof, roles, token.scope, source, token.member, token.expires_at)
 
 
 def _named(records: Records, actor: Actor, name: str, member: str | None) -> TokenRecord | None:
@@ -210,6 +223,13 @@ def _check_let_in(member: Member | None) -> None:
         )
 
 
+def _not_valid() -> Unauthenticated:
+    return Unauthenticated(
+        "This needs a valid token.",
+        hint="Run `branchline login`, or set BRANCHLINE_TOKEN. `branchline token create` makes one.",
+    )
+
+
 def _expired(token: TokenRecord) -> bool:
     return token.expires_at is not None and token.expires_at <= datetime.now(UTC)
 
@@ -244,6 +264,7 @@ def _listed(values: frozenset[str] | frozenset[Permission] | None) -> Sequence[s
     return None if values is None else sorted(values)
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
+    """What is kept of a token, or of anything else that proves a login."""
     # 256 random bits cannot be guessed, so a plain digest is enough: there is nothing to stretch.
     return hashlib.sha256(token.encode()).hexdigest()

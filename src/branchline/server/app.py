@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -10,15 +11,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from branchline.domain.errors import BranchlineError
+from branchline.domain.errors import BranchlineError, TooMany
 from branchline.server import dashboard, problems
-from branchline.server.api import audit, config, deployments, environments, members, projects, status, tokens
+from branchline.server.api import audit, config, deployments, environments, logins, members, projects, status, tokens
 from branchline.server.api.description import describe
-from branchline.server.dashboard.sessions import Sessions
+from branchline.server.attempts import Attempts
 from branchline.server.events import Live
 from branchline.server.frame import Frame
 from branchline.server.metrics import Metrics
 from branchline.server.platform import Platform
+from branchline.server.source import Network
 from branchline.wire import Problem
 
 ROUTERS = (
@@ -30,6 +32,9 @@ ROUTERS = (
     members.api,
     tokens.whoami_api,
     tokens.api,
+    logins.login_api,
+    logins.sessions_api,
+    logins.member_sessions_api,
     audit.api,
     dashboard.pages,
 )
@@ -38,16 +43,19 @@ log = structlog.get_logger(__name__)
 
 
 class Server(Frame):
-    """The application that a web server runs. `live` holds the open streams: close them before stopping."""
+    """The application that a web server runs. `live` holds the open streams: close them before stopping.
 
-    def __init__(self, platform: Platform, session_key: bytes) -> None:
+    `trusted` are the proxies whose word about the source of a request counts.
+    """
+
+    def __init__(self, platform: Platform, trusted: Sequence[Network] = ()) -> None:
         self.live = Live(platform)
         self.metrics = Metrics(platform, lambda: self.live.watched)
-        self.application = build_application(platform, self.live, self.metrics, Sessions(session_key))
-        super().__init__(self.application, self.metrics.observe, _tell)
+        self.application = build_application(platform, self.live, self.metrics)
+        super().__init__(self.application, self.metrics.observe, _tell, trusted)
 
 
-def build_application(platform: Platform, live: Live, metrics: Metrics, sessions: Sessions) -> FastAPI:
+def build_application(platform: Platform, live: Live, metrics: Metrics) -> FastAPI:
     """The routes and what becomes of errors in them."""
     application = FastAPI(
         openapi_url=None,
@@ -67,7 +75,7 @@ def build_application(platform: Platform, live: Live, metrics: Metrics, sessions
     application.state.platform = platform
     application.state.live = live
     application.state.metrics = metrics
-    application.state.sessions = sessions
+    application.state.attempts = Attempts()
     for router in ROUTERS:
         application.include_router(router)
     application.add_exception_handler(BranchlineError, _ours)
@@ -82,7 +90,8 @@ async def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, BranchlineError)  # noqa: S101 what the handler is registered for
     if error.status >= 500:
         log.warning("platform_broke", code=error.code, sentence=error.sentence)
-    return _tell(request, problems.problem(error))
+    headers = {"Retry-After": str(error.after)} if isinstance(error, TooMany) else None
+    return _tell(request, problems.problem(error), headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -102,5 +111,5 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 def _tell(request: Request, found: Problem, headers: Any = None) -> Response:
     request.state.problem = found.code
     if problems.wants_page(request):
-        return dashboard.problem_page(request, found)
+        return dashboard.problem_page(request, found, headers)
     return problems.answer(found, headers)

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from branchline.server import problems
+from branchline.server.source import Network, locate
 from branchline.wire import Problem
 
 MAX_BODY = 1024 * 1024
@@ -50,17 +51,22 @@ Tell = Callable[[Request, Problem], Response]
 
 
 class Frame:
-    """The outermost application. `observe` hears of every answer, for the metrics; `tell` words the problems."""
+    """The outermost application. `observe` hears of every answer, for the metrics; `tell` words the problems.
 
-    def __init__(self, app: ASGIApp, observe: Observe, tell: Tell) -> None:
+    `trusted` are the proxies that say truly whom they speak for.
+    """
+
+    def __init__(self, app: ASGIApp, observe: Observe, tell: Tell, trusted: Sequence[Network] = ()) -> None:
         self._app = app
         self._observe = observe
         self._tell = tell
+        self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        locate(scope, self._trusted)
         exchange = _Exchange(scope, receive, send)
         began = time.perf_counter()
         try:
@@ -76,6 +82,7 @@ class Frame:
                 route=route,
                 status=exchange.status,
                 ms=round(seconds * 1000, 1),
+                source=scope["state"]["source"],
                 actor=scope["state"].get("actor"),
                 problem=scope["state"].get("problem"),
             )

@@ -21,6 +21,7 @@ def main() -> int:
     from branchline.domain.errors import BadInput, BranchlineError  # noqa: PLC0415
     from branchline.layout import Layout  # noqa: PLC0415
     from branchline.server import logs, web  # noqa: PLC0415
+    from branchline.server.source import networks  # noqa: PLC0415
     from branchline.settings import Settings  # noqa: PLC0415
 
     logs.configure()
@@ -28,11 +29,12 @@ def main() -> int:
     try:
         settings = Settings()
         listen = settings.server_listen or f"127.0.0.1:{Layout.load(settings.home).ports.server}"
+        trusted = networks(settings.trusted_proxies)
         # before anything else: where the port is taken, nothing has been touched
         listener = web.bind(listen)
         platform = server_platform(settings, lambda chore, why: log.warning("chore undone", chore=chore, reason=why))
         platform.chores.begin()
-        web.serve(platform, listener, settings.home)
+        web.serve(platform, listener, settings.home, trusted)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         log.error("cannot_run", code="bad_settings", sentence=f"The settings are not right: {wrong}.")  # noqa: TRY400

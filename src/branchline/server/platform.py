@@ -7,6 +7,8 @@ from typing import Protocol
 
 from branchline.domain.access import Actor, Role
 from branchline.domain.deployment import Trigger
+from branchline.login_records import DeviceLogin
+from branchline.operations.logins import Begun, Entered, Returned
 from branchline.wire import (
     AuditLine,
     DeploymentView,
@@ -25,6 +27,7 @@ from branchline.wire_config import (
     ConfigVersion,
     KeyExplanation,
 )
+from branchline.wire_logins import DeviceCodes, DeviceToken, LoginMethod, SessionView
 from branchline.wire_people import MemberView, NewToken, TokenShown, TokenView
 
 
@@ -41,6 +44,9 @@ class Tokens(Protocol):
         """The actor's own, or for an admin all."""
 
     def revoke(self, actor: Actor, name: str, member: str | None = None, /) -> None: ...
+
+    def end(self, actor: Actor, presented: str) -> None:
+        """Revoke the token that the actor has at hand."""
 
     def bootstrap(self, keep: Callable[[str], None]) -> bool:
         """Make the first admin's token where there is no token at all yet, and hand it to `keep` before it is valid."""
@@ -152,6 +158,61 @@ class Provenance(Protocol):
     def diff(self, actor: Actor, project: str, left: str, right: str, /) -> Sequence[ConfigDifference]: ...
 
 
+class Logins(Protocol):
+    """Logins with a provider."""
+
+    @property
+    def url(self) -> str:
+        """Where browsers reach this server."""
+
+    def providers(self) -> Sequence[LoginMethod]: ...
+
+    def begin(self, provider: str, then: str) -> Begun:
+        """Send a browser to a provider; raises NotFound, and PlatformBroke where the provider is at fault."""
+
+    def finish(self, keepsake: str, returned: Returned) -> Entered:
+        """Let a browser in that came back; raises Refused, and PlatformBroke where the provider is at fault."""
+
+    def failed(self, method: str, code: str, source: str) -> None:
+        """Write down that somebody failed to log in."""
+
+
+class Sessions(Protocol):
+    """Logins of browsers."""
+
+    def begin_with_token(self, presented: str, source: str, agent: str) -> tuple[str, Actor]:
+        """The id of a new session, and who it is; raises Unauthenticated."""
+
+    def authenticate(self, session: str, source: str) -> Actor:
+        """Who is logged in; raises Unauthenticated."""
+
+    def end(self, session: str, source: str) -> None: ...
+
+    def mine(self, actor: Actor, current: str = "") -> Sequence[SessionView]:
+        """Newest first; `current` is the id of the one that asks."""
+
+    def end_mine(self, actor: Actor) -> int:
+        """Log the actor out everywhere; return of how many browsers."""
+
+    def end_all_of(self, actor: Actor, name: str) -> int:
+        """Log a member out everywhere; raises NotFound."""
+
+
+class Devices(Protocol):
+    """Devices that ask to be let in."""
+
+    def ask(self, client: str, host: str, source: str) -> DeviceCodes: ...
+
+    def waiting(self, actor: Actor, code: str) -> DeviceLogin:
+        """The device that shows this code; raises NotFound."""
+
+    def decide(self, actor: Actor, code: str, *, let_in: bool) -> DeviceLogin:
+        """Let a device in, or send it away; raises NotFound."""
+
+    def poll(self, code: str) -> DeviceToken:
+        """The token of a device that was let in, once; raises NotLetIn."""
+
+
 class Audit(Protocol):
     """The register."""
 
@@ -177,6 +238,12 @@ class Platform(Protocol):
     def config(self) -> Config: ...
     @property
     def provenance(self) -> Provenance: ...
+    @property
+    def logins(self) -> Logins: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def devices(self) -> Devices: ...
     @property
     def audit(self) -> Audit: ...
 

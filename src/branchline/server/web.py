@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -18,8 +18,8 @@ import uvicorn
 from branchline import __version__, memory
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.server.app import Server
-from branchline.server.dashboard.sessions import session_key
 from branchline.server.platform import Platform
+from branchline.server.source import Network
 
 STOP_LIMIT = 5.0
 """Seconds that stopping may take. Clients of what is still going on see a broken connection and ask again."""
@@ -41,6 +41,7 @@ class WebServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # whose word counts, and for what, is decided in `source`
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=int(STOP_LIMIT) - 2,
             )
@@ -55,10 +56,10 @@ class WebServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(platform: Platform, listener: socket.socket, home: Path) -> None:
-    """Serve on a bound socket until SIGTERM or SIGINT."""
+def serve(platform: Platform, listener: socket.socket, home: Path, trusted: Sequence[Network] = ()) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT, behind proxies that are trusted."""
     _offer_first_token(platform, home / "admin.token")
-    application = Server(platform, session_key(home / "keys" / "session.key"))
+    application = Server(platform, trusted)
     # uvicorn raises the signal once more when it is done, for whoever listened before: nobody has to die of it
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, _nothing_more)

@@ -29,6 +29,12 @@ SECRETS = {
     "database-production.key": "passwords of production's databases are derived from it",
     "registry.secret": "state of uploads to the registry",
 }
+BROUGHT = {
+    "oidc-client.secret": "the platform's secret at the OpenID Connect provider that people log in with",
+    "github-client.secret": "the platform's secret at GitHub, with which people log in",
+}
+"""What an operator puts there, where it is needed."""
+
 SEAL = "seal"
 EMBEDDED = frozenset({"operator", SEAL})
 """What only the embedded OpenBao needs."""
@@ -172,8 +178,8 @@ def _secrets(folder: Path) -> list[Path]:
 
 def _purpose(folder: Path, path: Path) -> tuple[str, str]:
     name = path.name
-    if name in SECRETS:
-        return SECRETS[name], ""
+    if purpose := SECRETS.get(name) or BROUGHT.get(name):
+        return purpose, ""
     if path.suffix == ".pem" and (signer := path.stem) in SIGNING_KEYS:
         return SIGNING_KEYS[signer], signer
     if (signer := name.removesuffix(".next.pem")) in SIGNING_KEYS:

@@ -16,6 +16,7 @@ from branchline.records import GONE_STAGE, GONE_TEXT, STORE_AWAY, STORE_FULL, Li
 from branchline.store import tables as t
 from branchline.store.config import SqlConfigChanges
 from branchline.store.deployments import SqlDeployments
+from branchline.store.logins import SqlDeviceLogins, SqlPendingLogins, SqlSessions
 from branchline.store.people import SqlMembers, SqlTokens
 from branchline.store.projects import SqlEnvironments, SqlProjects, SqlReleases
 from branchline.store.register import SqlRegister
@@ -109,6 +110,9 @@ class SqlRecords:
         self.members = SqlMembers(connection)
         self.tokens = SqlTokens(connection)
         self.config = SqlConfigChanges(connection)
+        self.sessions = SqlSessions(connection)
+        self.pending_logins = SqlPendingLogins(connection)
+        self.device_logins = SqlDeviceLogins(connection)
 
 
 class SqlStore:

@@ -11,7 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from branchline.server import events
 from branchline.server.api import BIGGEST_ID, Before, DeploymentId, ProjectFilter, router
-from branchline.server.auth import CurrentActor, Operations
+from branchline.server.auth import CurrentActor, Operations, bearer, platform_of, while_known
+from branchline.server.source import source_of
 from branchline.wire import DeploymentView, LogEvent, LogLine, Page
 
 BLOCK = 64 * 1024
@@ -82,7 +83,8 @@ async def follow(
 ) -> StreamingResponse:
     live = events.live_of(request)
     opened = await live.open(actor, number, events.resume_after(last_event_id, after))
-    return events.stream(live.follow(opened))
+    token, source, tokens = bearer(request), source_of(request), platform_of(request).tokens
+    return events.stream(while_known(live.follow(opened), lambda: tokens.authenticate(token, source)))
 
 
 def log_as_text(pieces: Iterator[str]) -> StreamingResponse:

@@ -23,6 +23,7 @@ TAGS = [
     {"name": "environments", "description": "Where releases run: one for each branch, staging, production."},
     {"name": "deployments", "description": "One attempt each to put a release into an environment."},
     {"name": "config", "description": "Settings of an environment; every value is treated as a secret."},
+    {"name": "logins", "description": "How people log in: providers, devices, and the browsers in which they are."},
     {"name": "members", "description": "People and groups, and their roles in projects and everywhere."},
     {"name": "tokens", "description": "Tokens of people and of machines. A token is shown once, when it is made."},
     {"name": "audit", "description": "The register: who did what, and what came of it."},
@@ -34,6 +35,7 @@ _ERRORS = {
     "404": "What was named does not exist.",
     "409": "It clashes with what is there.",
     "422": "The request makes no sense; nothing was changed.",
+    "429": "There were too many attempts to log in; `Retry-After` says in how many seconds the next one counts.",
     "503": "The platform or a server beneath it failed; try again.",
 }
 

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import Annotated
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from branchline.domain.access import Actor
-from branchline.domain.errors import BadInput, Refused, Unauthenticated
-from branchline.server.auth import Operations, check_token, platform_of, source_of
-from branchline.server.dashboard.sessions import COOKIE, Sessions
+from branchline.domain.errors import BadInput, BranchlineError, Refused, Unauthenticated
+from branchline.operations.logins import Returned
+from branchline.server.attempts import LOGINS, attempts_of
+from branchline.server.auth import Operations, attempt, check_token, platform_of
+from branchline.server.dashboard import cookies
 from branchline.server.dashboard.shown import page
+from branchline.server.source import source_of
 
 login_pages = APIRouter(include_in_schema=False)
+
+Provider = Annotated[str, Path(max_length=100)]
+Answered = Annotated[str, Query(max_length=4000)]
 
 
 class LoginNeeded(Exception):
     """The browser is not logged in, or not any more."""
 
 
-def sessions_of(request: Request) -> Sessions:
-    """What opens the cookies of this server."""
-    return cast(Sessions, request.app.state.sessions)
-
-
 def visitor(request: Request) -> Actor:
     """Who asks, by the cookie of their login; raises LoginNeeded without one."""
-    token = sessions_of(request).open(request.cookies.get(COOKIE, ""))
-    if token is None:
-        raise LoginNeeded
     try:
-        actor = platform_of(request).tokens.authenticate(token, source_of(request))
+        actor = platform_of(request).sessions.authenticate(cookies.session_id(request), source_of(request))
     except Unauthenticated:
         raise LoginNeeded from None
     request.state.actor = actor.name
@@ -76,16 +74,17 @@ async def send_to_login(request: Request, _: Exception) -> Response:
         # a part of a page asks: the whole page has to leave for the login
         current = urlsplit(request.headers.get("hx-current-url", "/"))
         return Response(status_code=401, headers={"HX-Redirect": _login_url(current.path)})
+    asked = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
     if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
         # a link from a chat or mail: the strict cookie stayed at home; asked for once more, from here, it comes along
-        return page(request, "opening.html", address=request.scope["path"])
-    return RedirectResponse(_login_url(request.scope["path"] if request.method == "GET" else "/"), 303)
+        return page(request, "opening.html", address=asked)
+    return RedirectResponse(_login_url(asked if request.method == "GET" else "/"), 303)
 
 
 @login_pages.get("/login")
 def login_page(request: Request, then: Annotated[str, Query(max_length=2000)] = "/") -> Response:
-    """Asks for a token."""
-    return page(request, "login.html", then=_local(then))
+    """Offers the providers, and asks for a token."""
+    return _login_page(request, _local(then))
 
 
 @login_pages.post("/login", dependencies=[Depends(same_origin)])
@@ -93,21 +92,96 @@ def log_in(request: Request, platform: Operations, fields: Form) -> Response:
     """Begins a session with a token that is good."""
     token, then = fields.get("token", "").strip(), _local(fields.get("then", "/"))
     try:
-        request.state.actor = platform.tokens.authenticate(check_token(token), source_of(request)).name
+        with attempt(request, token):
+            session, actor = platform.sessions.begin_with_token(check_token(token), source_of(request), _agent(request))
     except Unauthenticated as error:
-        request.state.problem = error.code
-        return page(request, "login.html", status=401, then=then, problem=error)
-    response = RedirectResponse(then, 303)
-    sessions_of(request).begin(response, token, secure=request.url.scheme == "https")
+        return _login_page(request, then, error)
+    return _logged_in(request, session, actor.name, RedirectResponse(then, 303))
+
+
+@login_pages.get("/login/{provider}")
+def go_to_provider(
+    request: Request,
+    platform: Operations,
+    provider: Provider,
+    then: Annotated[str, Query(max_length=2000)] = "/",
+    moved: bool = False,
+) -> Response:
+    """Sends the browser to a provider.
+
+    The provider will send it to the server's public address, and only there the browser has what it is to keep.
+    """
+    attempts_of(request).check(source_of(request))
+    attempts_of(request).spend(LOGINS, source_of(request))
+    if request.headers.get("host") != urlsplit(platform.logins.url).netloc and not moved:
+        again = urlencode({"then": _local(then), "moved": "true"})
+        return RedirectResponse(f"{platform.logins.url}/login/{quote(provider)}?{again}", 303)
+    begun = platform.logins.begin(provider, _local(then))
+    response = RedirectResponse(begun.address, 303)
+    cookies.keep(request, response, begun.keepsake)
+    return response
+
+
+@login_pages.get("/login/{provider}/callback")
+def come_back(
+    request: Request,
+    platform: Operations,
+    provider: Provider,
+    state: Answered = "",
+    code: Answered = "",
+    error: Answered = "",
+) -> Response:
+    """Where the provider sends the browser back to."""
+    source = source_of(request)
+    attempts_of(request).check(source)
+    returned = Returned(provider, state, code, error, source, _agent(request))
+    try:
+        entered = platform.logins.finish(cookies.keepsake(request), returned)
+    except BranchlineError as failure:
+        if failure.status < 500:
+            attempts_of(request).failed(source)
+        response = _login_page(request, "/", failure)
+    else:
+        # the browser comes from another site, so a redirect would leave the strict cookie at home: it goes on from here
+        opening = page(request, "opening.html", address=entered.then)
+        response = _logged_in(request, entered.session, entered.name, opening)
+    cookies.forget(request, response)
     return response
 
 
 @login_pages.post("/logout", dependencies=[Depends(same_origin)])
-def log_out(_: Visitor) -> Response:
-    """Ends the session in this browser."""
+def log_out(request: Request, platform: Operations, _: Visitor) -> Response:
+    """Ends the session of this browser."""
+    platform.sessions.end(cookies.session_id(request), source_of(request))
+    return logged_out(request)
+
+
+def logged_out(request: Request) -> Response:
+    """What a browser gets that has no session any more."""
     response = RedirectResponse("/login", 303)
-    Sessions.end(response)
+    cookies.end_session(request, response)
     return response
+
+
+def _logged_in(request: Request, session: str, name: str, response: Response) -> Response:
+    request.state.actor = name
+    platform_of(request).sessions.end(cookies.session_id(request), source_of(request))  # the one before, if any
+    cookies.begin_session(request, response, session)
+    return response
+
+
+def _login_page(request: Request, then: str, problem: BranchlineError | None = None) -> Response:
+    if problem is not None:
+        request.state.problem = problem.code
+    found = {"problem": problem} if problem else {}
+    providers = platform_of(request).logins.providers()
+    return page(
+        request, "login.html", status=problem.status if problem else 200, then=then, providers=providers, **found
+    )
+
+
+def _agent(request: Request) -> str:
+    return request.headers.get("user-agent", "")
 
 
 def _login_url(path: str) -> str:

@@ -15,10 +15,13 @@ from branchline.domain.errors import BranchlineError, NotFound
 from branchline.server import events, problems
 from branchline.server.api import Before, DeploymentId, ProjectName
 from branchline.server.api.deployments import After, log_as_text
-from branchline.server.auth import Operations
+from branchline.server.auth import Operations, platform_of, while_known
+from branchline.server.dashboard.account import account_pages
+from branchline.server.dashboard.cookies import session_id
 from branchline.server.dashboard.login import Form, Visitor, login_pages, same_origin
 from branchline.server.dashboard.shown import STATIC_TYPES, page, static
 from branchline.server.platform import Platform
+from branchline.server.source import source_of
 from branchline.wire import NewDeployment, Problem
 
 PAGE_SIZE = 25
@@ -107,7 +110,8 @@ async def follow(
     """The same stream as the API's, for a browser that has a cookie and no token."""
     live = events.live_of(request)
     opened = await live.open(actor, number, events.resume_after(last_event_id, after))
-    return events.stream(live.follow(opened))
+    session, source, sessions = session_id(request), source_of(request), platform_of(request).sessions
+    return events.stream(while_known(live.follow(opened), lambda: sessions.authenticate(session, source)))
 
 
 @pages.get("/static/{file}")
@@ -125,6 +129,7 @@ def static_file(request: Request, file: Annotated[str, Path(max_length=100)]) ->
 
 
 pages.include_router(login_pages)
+pages.include_router(account_pages)
 
 
 def _project_page(

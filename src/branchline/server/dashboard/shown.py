@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -49,9 +50,11 @@ def page(request: Request, template: str, status: int = 200, **content: Any) -> 
     return HTMLResponse(_templates().get_template(template).render(path=request.scope["path"], **content), status)
 
 
-def problem_page(request: Request, found: Problem) -> Response:
+def problem_page(request: Request, found: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """A problem, for a person in front of a browser."""
-    return page(request, "problem.html", status=found.status, found=found)
+    response = page(request, "problem.html", status=found.status, found=found)
+    response.headers.update(headers or {})
+    return response
 
 
 @cache
