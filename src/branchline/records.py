@@ -60,6 +60,9 @@ class Environments(Protocol):
 
     def hostnames(self, environment: Environment) -> list[str]: ...
 
+    def some(self, environments: Collection[int]) -> dict[int, tuple[Environment, str | None]]:
+        """These, by id, each with its first hostname."""
+
     def owners(self, hostnames: Sequence[str]) -> dict[str, int]:
         """The ids of the environments that have these hostnames; one that nobody has is left out."""
 
@@ -82,6 +85,9 @@ class Releases(Protocol):
         """Record a release; where one of this key exists, that one is returned, with this image if it has lost its."""
 
     def get(self, release: int) -> Release: ...
+
+    def built(self, releases: Collection[int]) -> dict[int, tuple[int, str]]:
+        """The numbers and images of these, by id."""
 
     def uses(self) -> list[Use]:
         """Who uses the releases that have an image, in all environments of both tiers."""

@@ -144,6 +144,20 @@ def test_trouble_stays_until_something_else_is_live(store: Store, project: Proje
         assert records.environments.get(project.name, "develop").trouble == ""
 
 
+def test_environments_and_releases_are_looked_up_together(store: Store, project: Project) -> None:
+    places = [environment(store, project, name) for name in ("develop", "staging")]
+    manifest = Manifest.model_validate({"project": project.name, "services": {"web": {"command": "serve"}}})
+    hosts = [f"{letter}-{project.name}.test" for letter in "ba"]
+    with store.transaction() as records:
+        records.environments.claim_hostnames(places[0], hosts)
+        release = records.releases.add(project, "a" * 40, "key", "image@sha256:1", manifest)
+        found = records.environments.some({one.id for one in places} | {10**9})
+        assert found == {places[0].id: (places[0], hosts[1]), places[1].id: (places[1], None)}
+        assert records.environments.some(set()) == {}
+        assert records.releases.built({release.id, 10**9}) == {release.id: (release.number, release.image)}
+        assert records.releases.built([]) == {}
+
+
 def test_a_release_of_the_same_inputs_is_the_same_release(store: Store, project: Project) -> None:
     with store.transaction() as records:
         first = records.releases.add(project, "a" * 40, "key-1", "shop@sha256:1", MANIFEST)

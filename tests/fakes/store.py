@@ -122,6 +122,10 @@ class MemoryEnvironments:
     def hostnames(self, environment: Environment) -> list[str]:
         return sorted(name for name, owner in self._t.hostnames.items() if owner == environment.id)
 
+    def some(self, environments: Collection[int]) -> dict[int, tuple[Environment, str | None]]:
+        known = {number: self._t.environments[number] for number in environments if number in self._t.environments}
+        return {number: (one, next(iter(self.hostnames(one)), None)) for number, one in known.items()}
+
     def owners(self, hostnames: Sequence[str]) -> dict[str, int]:
         return {name: self._t.hostnames[name] for name in hostnames if name in self._t.hostnames}
 
@@ -164,6 +168,10 @@ class MemoryReleases:
         if release not in self._t.releases:
             raise NotFound(f"There is no release {release}.", code="unknown_release")
         return self._t.releases[release][1]
+
+    def built(self, releases: Collection[int]) -> dict[int, tuple[int, str]]:
+        known = {number: self._t.releases[number][1] for number in releases if number in self._t.releases}
+        return {number: (one.number, one.image) for number, one in known.items()}
 
     def uses(self) -> list[Use]:
         uses = []

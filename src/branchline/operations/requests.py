@@ -222,5 +222,5 @@ class Deployments:
                 if environment is not None:
                     records.environments.get(project, environment)
             found = records.deployments.page(among, environment, before, limit + 1)
-            items = [self._views.deployment(records, one) for one in found[:limit]]
+            items = self._views.deployments(records, found[:limit])
         return Page(items=items, next=items[-1].id if len(found) > limit else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from branchline.deployment_records import StageRecord
 from branchline.domain.changes import Changes
@@ -24,19 +24,20 @@ class Views:
 
     def environment(self, records: Records, environment: Environment) -> EnvironmentView:
         """What is live there, what runs, what waits."""
-        names = records.environments.hostnames(environment)
         newest = records.deployments.page([environment.project], environment.name, None, 20)
-        live = environment.live_deployment
+        live = records.deployments.get(environment.live_deployment) if environment.live_deployment else None
         running = next((one for one in newest if one.state is State.RUNNING), None)
         last = next((one for one in newest if one.state.final and one.state is not State.SUPERSEDED), None)
+        shown = {one.id: one for one in self.deployments(records, [one for one in (live, running, last) if one])}
+        _, hostname = records.environments.some([environment.id])[environment.id]
         return EnvironmentView(
             project=environment.project,
             name=environment.name,
             tier=environment.tier,
-            url=self._url(names[0]) if names else None,
-            live=self.deployment(records, records.deployments.get(live)) if live else None,
-            running=self.deployment(records, running) if running else None,
-            last=self.deployment(records, last) if last else None,
+            url=self._url(hostname) if hostname else None,
+            live=shown[live.id] if live else None,
+            running=shown[running.id] if running else None,
+            last=shown[last.id] if last else None,
             trouble=environment.trouble,
             queued=sum(one.state is State.QUEUED for one in newest),
         )
@@ -59,10 +60,20 @@ class Views:
 
     def deployment(self, records: Records, deployment: Deployment) -> DeploymentView:
         """One deployment as lists have it: nothing that would make them long."""
-        environment = records.environments.get(deployment.project, deployment.environment)
-        names = records.environments.hostnames(environment)
-        release = records.releases.get(deployment.release) if deployment.release else None
+        return self.deployments(records, [deployment])[0]
+
+    def deployments(self, records: Records, found: Sequence[Deployment]) -> list[DeploymentView]:
+        """As lists have them, in two questions to the database however many they are."""
+        places = records.environments.some({one.environment_id for one in found}) if found else {}
+        releases = {one.release for one in found if one.release}
+        built = records.releases.built(releases) if releases else {}
+        return [self._listed(one, *places[one.environment_id], built.get(one.release or 0)) for one in found]
+
+    def _listed(
+        self, deployment: Deployment, environment: Environment, hostname: str | None, built: tuple[int, str] | None
+    ) -> DeploymentView:
         failure = deployment.failure
+        release, image = built or (None, None)
         return DeploymentView(
             id=deployment.id,
             project=deployment.project,
@@ -79,8 +90,8 @@ class Views:
             requested_at=deployment.requested_at,
             started_at=deployment.started_at,
             finished_at=deployment.finished_at,
-            release=release.number if release else None,
-            image=release.image if release else None,
+            release=release,
+            image=image,
             switched_at=deployment.switched_at,
             undone_at=deployment.undone_at,
             runner=deployment.runner,
@@ -91,7 +102,7 @@ class Views:
             cancelled_by=deployment.cancelled_by,
             failed_stage=deployment.failed_stage,
             failure=FailureView(**vars(failure)) if failure else None,
-            url=self._url(names[0]) if names else None,
+            url=self._url(hostname) if hostname else None,
             live=environment.live_deployment == deployment.id,
             config=dict(deployment.config) if deployment.config is not None else None,
         )

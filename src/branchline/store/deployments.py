@@ -78,7 +78,12 @@ class SqlDeployments(SqlDeploymentNotes):
         query = DEPLOYMENTS.order_by(t.deployment.c.id.desc()).limit(limit)
         if projects is not None:
             query = query.where(t.project.c.name.in_(projects))
-        if environment is not None:
+        if projects is not None and len(projects) == 1 and environment is not None:
+            # as a number that is known first: then an index has them in this order, however many others there are
+            named = (t.project.c.name == next(iter(projects))) & (t.environment.c.name == environment)
+            place = sa.select(t.environment.c.id).join_from(t.environment, t.project).where(named).correlate(None)
+            query = query.where(t.deployment.c.environment_id == place.scalar_subquery())
+        elif environment is not None:
             query = query.where(t.environment.c.name == environment)
         if before is not None:
             query = query.where(t.deployment.c.id < before)

@@ -152,6 +152,18 @@ class SqlEnvironments:
         query = sa.select(t.hostname.c.hostname).where(t.hostname.c.environment_id == environment.id)
         return list(self._db.execute(query.order_by(t.hostname.c.hostname)).scalars())
 
+    def some(self, environments: Collection[int]) -> dict[int, tuple[Environment, str | None]]:
+        """These, by id, each with its first hostname."""
+        first = (
+            sa.select(sa.func.min(t.hostname.c.hostname))
+            .where(t.hostname.c.environment_id == t.environment.c.id)
+            .correlate(t.environment)
+        )
+        query = _ENVIRONMENTS.add_columns(first.scalar_subquery().label("first")).where(
+            t.environment.c.id.in_(environments)
+        )
+        return {row.id: (_environment(row), row.first) for row in self._db.execute(query)}
+
     def owners(self, hostnames: Sequence[str]) -> dict[str, int]:
         """The ids of the environments that have these hostnames; one that nobody has is left out."""
         query = sa.select(t.hostname).where(t.hostname.c.hostname.in_(hostnames))
@@ -221,6 +233,11 @@ class SqlReleases:
         if found is None:
             raise NotFound(f"There is no release {release}.", code="unknown_release")
         return found
+
+    def built(self, releases: Collection[int]) -> dict[int, tuple[int, str]]:
+        """The numbers and images of these, by id; for lists, which need no more of a release."""
+        query = sa.select(t.release.c.id, t.release.c.number, t.release.c.image).where(t.release.c.id.in_(releases))
+        return {row.id: (row.number, row.image) for row in self._db.execute(query)}
 
     def uses(self) -> list[Use]:
         """Who uses the releases that have an image, in all environments of both tiers."""
