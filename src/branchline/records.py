@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from branchline.config_records import ConfigChanges
 from branchline.deployment_records import Deployments
-from branchline.domain.audit import AuditEvent
+from branchline.domain.audit import AuditEvent, Lines, Wanted
+from branchline.domain.chain import Head, Link, Seal
 from branchline.domain.environment import Destination, Environment, Tier
 from branchline.domain.manifest import Manifest
 from branchline.domain.project import Project
@@ -103,14 +104,35 @@ class Releases(Protocol):
 
 
 class Register(Protocol):
-    """The audit trail."""
+    """The audit trail. It only grows: nothing that is in it can be changed or taken out by us."""
 
-    def add(self, event: AuditEvent) -> None: ...
+    def add(self, event: AuditEvent) -> None:
+        """Write a line, which is in the register once the transaction has ended; its number and time are made there."""
 
-    def page(
-        self, projects: Collection[str] | None, before: int | None, limit: int
-    ) -> list[tuple[int, datetime, AuditEvent]]:
-        """Newest first; of these projects, or of all and of the platform itself."""
+    def page(self, wanted: Wanted, before: int | None, limit: int) -> Lines:
+        """Lines with lower numbers than `before`, newest first.
+
+        There may be fewer than `limit` although `next` says that there are more: what no index leads to is looked for
+        in so many rows at a time.
+        """
+
+    def head(self) -> Head | None:
+        """The newest row; None where there is none yet."""
+
+    def links(self, after: int, upto: int, limit: int) -> list[Link]:
+        """The rows after a number and up to another, in their order, as they are chained."""
+
+    def seal(self, seal: Seal) -> None:
+        """Keep a seal."""
+
+    def seals(self, after: int, upto: int) -> list[Seal]:
+        """Those of the rows after a number and up to another, in their order."""
+
+    def newest_seal(self) -> Seal | None:
+        """That of the highest row."""
+
+    def ended_since(self, after: int) -> bool:
+        """Whether a deployment has ended in the rows after a number."""
 
 
 class Records(Protocol):

@@ -88,6 +88,11 @@ class Settings(BaseSettings):
     keep_logs_days: int = Field(90, ge=1, description="Days for which the log of a deployment is kept at the most.")
     build_cache_mb: int = Field(10_000, ge=10, description="Megabytes (10^6) of Docker's build cache that are kept.")
     housekeeping_every: float = Field(600.0, ge=1, description="Seconds between two rounds of housekeeping.")
+    seal_every: float = Field(
+        60.0,
+        ge=1,
+        description="Seconds that a line of the register waits at most for its seal; a deployment's end does not.",
+    )
     patience: float = Field(
         120, gt=0, description="Seconds for which a stage tries again while a server beneath it does not answer."
     )

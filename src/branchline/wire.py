@@ -38,7 +38,14 @@ All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKE
     GET    /sessions                                                    list[SessionView]
     DELETE /sessions                                                    Ended
     DELETE /members/{name}/sessions                                     Ended
-    GET    /audit                    ?project= &before= &limit=         list[AuditLine]
+    GET    /audit                    ?project= &environment= &actor= &kind= &since= &until= &text= &before= &limit=
+                                                                        list[AuditLine], and `Link`
+    GET    /audit/verification                                          stream of VerificationStep, a line each
+    GET    /audit/export             ?after=                            the register, as `register_file` writes it
+    GET    /audit/keys                                                  list[RegisterKey]
+
+The register's `Link` header (RFC 8288, `rel="next"`) leads to older lines; where there is none, there are no more. A
+list may be short, or empty, and yet have one: what no index leads to is looked for in so many rows at a time.
 
 The stream is `text/event-stream`: each `data` is one LogEvent as JSON without an event name; the `id` of a line is its
 `seq`; a comment comes every 15 s where nothing happens. It closes after the `end`. A stream that closes without one
@@ -50,7 +57,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from pydantic import Field
 
@@ -188,19 +194,6 @@ class LogEvent(Wire):
     line: LogLine | None = None
     stage: StageView | None = None
     end: DeploymentView | None = None
-
-
-class AuditLine(Wire):
-    id: int
-    at: datetime
-    kind: str
-    actor: str
-    proof: str = Field("", description="How the actor was known.")
-    source: str = Field("", description="The network address that they came from.")
-    project: str | None
-    environment: str | None
-    deployment: int | None
-    detail: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from branchline.domain.access import EVERYWHERE, Actor, Role
-from branchline.domain.audit import AuditEvent, Kind
+from branchline.domain.audit import Kind, Recorded, Wanted
 from branchline.domain.config import Secret
 from branchline.domain.deployment import Deployment, State, Trigger
 from branchline.domain.environment import Tier
@@ -72,7 +72,7 @@ def store(request: pytest.FixtureRequest) -> MemoryStore | SqlStore:
         return MemoryStore()
     found: SqlStore = request.getfixturevalue("database")
     with found.engine.begin() as connection:
-        everything = ", ".join(table.name for table in metadata.sorted_tables)
+        everything = ", ".join(table.fullname for table in metadata.sorted_tables)
         connection.execute(sa.text(f"TRUNCATE {everything} RESTART IDENTITY CASCADE"))
     return found
 
@@ -103,11 +103,11 @@ def carries(world: World, store: Store | None = None, runner: str = "runner-1") 
     return claimed
 
 
-def events(world: World, number: int) -> list[AuditEvent]:
+def events(world: World, number: int) -> list[Recorded]:
     """What the register says of a deployment, oldest first."""
     with world.store.transaction() as records:
-        page = records.register.page({"shop"}, None, 1000)
-    return [event for _, _, event in reversed(page) if event.deployment == number]
+        page = records.register.page(Wanted("shop"), None, 1000).items
+    return [event for event in reversed(page) if event.deployment == number]
 
 
 def lines(world: World, number: int) -> list[str]:
@@ -115,7 +115,7 @@ def lines(world: World, number: int) -> list[str]:
     return [word(event) for event in events(world, number)]
 
 
-def word(event: AuditEvent) -> str:
+def word(event: Recorded) -> str:
     if event.kind is Kind.STAGE_ENDED:
         return f"{event.detail['stage']} {event.detail['state']}"
     state = f": {event.detail['state']}" if event.kind is Kind.DEPLOYMENT_FINISHED else ""
@@ -266,7 +266,7 @@ def test_the_line_of_one_that_is_refused_says_what_was_asked_for(world: World) -
     with pytest.raises(Refused):
         people(world).cancel(EVE, number)
     with world.store.transaction() as records:
-        cancelling, _, asking = (event for _, _, event in records.register.page({"shop"}, None, 3))
+        cancelling, _, asking = records.register.page(Wanted("shop"), None, 3).items
     commit = world.repository.branches["develop"]
     assert (asking.kind, asking.actor, asking.environment) == (Kind.ACCESS_REFUSED, "eve", "develop")
     what = {"ref": "refs/heads/develop", "trigger": "cli", "reason": "it is slow"}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from branchline.config_records import Done
 from branchline.domain.access import EVERYWHERE, Actor, Role
-from branchline.domain.audit import Kind
+from branchline.domain.audit import AuditEvent, Kind, Wanted
+from branchline.domain.chain import Check, Head, Link, Seal
 from branchline.domain.changes import Changes, Commit, Commits, FileChange, LayerChanges, Migration
 from branchline.domain.deployment import Deployment, Failure, State, Trigger
 from branchline.domain.environment import Destination, Environment, Inherits, Tier
@@ -452,15 +455,116 @@ def test_the_register_keeps_order_and_detail(store: Store, project: Project) -> 
             records.register.add(
                 ADA.event(Kind.PROJECT_ADDED, project.name, detail={"number": number, "text": "ü\u2028"})
             )
-        page = records.register.page([project.name], None, 2)
-        rest = records.register.page([project.name], page[-1][0], 5)
-        with_others = records.register.page([project.name, "nobodys"], None, 1)
-        assert records.register.page([], None, 5) == []
-        assert records.register.page(None, None, 1)
-    assert [event.detail["number"] for _, _, event in [*page, *rest]] == [2, 1, 0]
-    assert with_others == page[:1]
-    newest = page[0][2]
-    assert (newest.actor, newest.proof, newest.source) == ("ada", "token ada", "192.0.2.7")
+    with store.transaction() as records:
+        page = records.register.page(Wanted(project.name), None, 2)
+        rest = records.register.page(Wanted(project.name), page.next, 5)
+    assert [line.detail["number"] for line in [*page.items, *rest.items]] == [2, 1, 0]
+    assert [line.detail["text"] for line in rest.items] == ["ü\u2028"]
+    assert page.next == page.items[-1].id
+    assert rest.next is None
+    assert {(line.actor, line.proof, line.source) for line in page.items} == {("ada", "token ada", "192.0.2.7")}
+
+
+def test_the_register_is_filtered(store: Store, project: Project) -> None:
+    name, began = project.name, datetime.now(UTC)
+    events = [
+        AuditEvent(Kind.PROJECT_ADDED, "ada", name),
+        AuditEvent(Kind.CONFIG_CHANGED, "ada", name, "develop", detail={"keys": {"A": "100%_sure"}}),
+        AuditEvent(Kind.DEPLOYMENT_REQUESTED, "bob", name, "develop", 7, {"reason": 'Ünder "pressure"'}),
+        AuditEvent(Kind.DEPLOYMENT_FINISHED, "platform", name, "staging", 7, proof=f"token {name}", source="10.1.2.3"),
+        AuditEvent(Kind.TOKEN_CREATED, "ada", detail={"token": name}),
+    ]
+    marks = [began]
+    for event in events:
+        with store.transaction() as records:
+            records.register.add(event)
+        marks.append(datetime.now(UTC))
+
+    def shown(before: int | None = None, **wanted: Any) -> list[int]:
+        """Which of the events, by place, newest first."""
+        with store.transaction() as records:
+            found = records.register.page(Wanted(**wanted), before, 100)
+        seen = [{**vars(line), "id": None, "at": None} for line in found.items if name in str(line)]
+        return [[{**vars(event), "id": None, "at": None} for event in events].index(one) for one in seen]
+
+    assert shown(since=began) == [4, 3, 2, 1, 0]
+    assert shown(project=name) == [3, 2, 1, 0]
+    assert shown(project=name, environment="develop") == [2, 1]
+    assert shown(environment="staging", since=began) == [3]
+    assert shown(actor="ada", since=began) == [4, 1, 0]
+    assert shown(actor="ada", project=name, kind="config.changed") == [1]
+    assert shown(kind="deployment.finished", since=began) == [3]
+    assert shown(kind="nothing.known") == []
+    assert shown(projects=[name], since=began) == [3, 2, 1, 0]
+    assert shown(projects=[], since=began) == []
+    assert shown(project=name, projects=["another"]) == []
+    assert shown(since=marks[1], until=marks[4]) == [3, 2, 1]
+    assert shown(until=marks[2], project=name) == [1, 0]
+    assert shown(since=datetime.now(UTC) + timedelta(days=1)) == []
+    assert shown(until=datetime(1999, 1, 1, tzinfo=UTC)) == []
+    assert shown(project=name, text="TOKEN " + name.upper()) == [3]
+    assert shown(project=name, text="10.1.2") == [3]
+    assert shown(project=name, text="100%_") == [1]
+    assert shown(project=name, text="100__") == []
+    assert shown(project=name, text="ünder") == [2]
+    assert shown(project=name, text="nowhere to be found") == []
+
+
+def test_the_register_is_a_chain(store: Store, project: Project) -> None:
+    def look() -> tuple[Head | None, list[Link]]:
+        with store.transaction() as records:
+            return records.register.head(), records.register.links(0, 10**9, 10**6)
+
+    before = look()[0]
+    with store.transaction() as records:
+        for number in range(3):
+            detail = {"bb": [1, 1.5, None], "a": {"text": 'ü\u2028"\\\x01\n', "number": number}}
+            records.register.add(AuditEvent(Kind.CONFIG_CHANGED, "ada", project.name, "develop", 3, detail, "p", "s"))
+    head, links = look()
+    assert head
+    assert (head.seq, head.hash) == (links[-1].seq, links[-1].hash)
+    assert head.seq == (before.seq if before else 0) + 3
+    check = Check(lambda _: True)
+    for link in links:
+        check.link(link)
+    assert check.end() == []
+    with store.transaction() as records:
+        lines = records.register.page(Wanted(project.name), None, 3).items
+        assert records.register.links(head.seq - 2, head.seq - 1, 9) == links[-2:-1]
+        assert records.register.links(head.seq - 3, head.seq, 2) == links[-3:-1]
+    assert [line.body for line in lines] == [link.body for link in reversed(links[-3:])]
+
+
+def test_what_is_rolled_back_is_not_in_the_register(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        before = records.register.head()
+    with suppress(ZeroDivisionError), store.transaction() as records:
+        records.register.add(AuditEvent(Kind.PROJECT_ADDED, "ada", project.name))
+        _ = 1 // 0
+    with store.transaction() as records:
+        assert records.register.head() == before
+
+
+def test_seals_are_kept_in_the_order_of_rows(store: Store, project: Project) -> None:
+    with store.transaction() as records:
+        for _ in range(2):
+            records.register.add(AuditEvent(Kind.DEPLOYMENT_REQUESTED, "ada", project.name))
+    with store.transaction() as records:
+        head = records.register.head()
+        assert head
+        at = datetime(2026, 3, 1, 12, 0, 0, 7, tzinfo=UTC)
+        seals = [Seal(seq, head.hash, at, 1, b"x" * 64) for seq in (head.seq, head.seq - 1)]
+        for seal in seals:
+            records.register.seal(seal)
+    with store.transaction() as records:
+        assert records.register.newest_seal() == seals[0]
+        assert records.register.seals(head.seq - 2, head.seq) == seals[::-1]
+        assert records.register.seals(head.seq - 2, head.seq - 1) == seals[1:]
+        assert not records.register.ended_since(head.seq)
+        records.register.add(AuditEvent(Kind.DEPLOYMENT_FINISHED, "platform", project.name))
+    with store.transaction() as records:
+        assert records.register.ended_since(head.seq)
+        assert not records.register.ended_since(head.seq + 1)
 
 
 def test_logs_come_back_as_they_were_written(store: Store, project: Project) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from branchline import wire, wire_config, wire_logins, wire_people
+from branchline import wire, wire_audit, wire_config, wire_logins, wire_people
 from branchline.domain.access import Role
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
@@ -153,7 +153,7 @@ class FakeApi:
         self.version = 0
         self.deployments: dict[int, Told] = {}
         self.next_story: list[Step] = []
-        self.audit: list[wire.AuditLine] = []
+        self.audit: list[wire_audit.AuditLine] = []
         self.canned: dict[str, Canned] = {}
         self.requests: list[tuple[str, str, Any]] = []
         self.refusals = 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from branchline.domain.access import EVERYWHERE, Actor, Permission, Role, config_permission, deploy_permission
+from branchline.domain.audit import Recorded, Wanted
+from branchline.domain.chain import ORIGIN, Check, Head, Link, Seal, by_turns, hash_of, statement
 from branchline.domain.config import check_key, check_value
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Tier
@@ -25,8 +27,9 @@ from branchline.operations.sessions import Sessions
 from branchline.operations.tokens import Tokens, digest_of
 from branchline.ports.logins import LoginProvider
 from branchline.records import Records
+from branchline.register_file import BEGINNING, Opening, end_line, row_line, seal_line
+from branchline.signatures import signed_by, to_pem
 from branchline.wire import (
-    AuditLine,
     DeploymentView,
     EnvironmentView,
     FailureView,
@@ -36,6 +39,7 @@ from branchline.wire import (
     ProjectView,
     StageView,
 )
+from branchline.wire_audit import AuditLine, AuditPage, RegisterKey, Verification, VerificationStep
 from branchline.wire_config import (
     ConfigDifference,
     ConfigHistory,
@@ -47,6 +51,7 @@ from branchline.wire_config import (
     KeyOrigin,
 )
 from branchline.wire_people import NewToken, TokenShown, TokenView
+from tests.fakes.notary import FakeNotary
 from tests.fakes.store import MemoryStore
 
 COMMIT = "4f1d9c2e" * 5
@@ -329,14 +334,66 @@ class FakeProvenance(Part):
 
 
 class FakeAudit(Part):
-    """The register as a list."""
+    """The register as a list of lines, chained whenever somebody asks; seals and the notary are the platform's."""
 
-    def list(
-        self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
-    ) -> list[AuditLine]:
+    def list(self, actor: Actor, wanted: Wanted, before: int | None = None, limit: int = 100) -> AuditPage:
         actor.require(Permission.READ)
-        lines = reversed(self.platform.register)
-        return [x for x in lines if project in {None, x.project} and (before is None or x.id < before)][:limit]
+        found = [
+            line
+            for line in reversed(self.platform.register)
+            if all(
+                getattr(wanted, name) in {None, getattr(line, name)}
+                for name in ("project", "environment", "actor", "kind")
+            )
+            and (wanted.since is None or line.at >= wanted.since)
+            and (wanted.until is None or line.at < wanted.until)
+            and (wanted.text or "").casefold() in str(line).casefold()
+            and (before is None or line.id < before)
+        ]
+        return AuditPage(items=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+
+    def verify(self, actor: Actor) -> Iterator[VerificationStep]:
+        self.called("audit.verify")
+        actor.require(Permission.PLATFORM)
+        check = Check(signed_by([self.platform.notary.public]))
+        for item in by_turns(self.links(), self.platform.seals):
+            check.link(item) if isinstance(item, Link) else check.seal(item)
+        yield VerificationStep(rows=check.rows)
+        yield VerificationStep(rows=check.rows, done=Verification.of(check, check.end()))
+
+    def export(self, actor: Actor, after: int) -> Iterator[str]:
+        self.called("audit.export")
+        actor.require(Permission.PLATFORM)
+        links = self.links()
+        start = Head(after, links[after - 1].hash) if after else BEGINNING
+        yield Opening(start, {1: to_pem(self.platform.notary.public)}).line
+        head = start
+        seals = [seal for seal in self.platform.seals if seal.seq > after]
+        for item in by_turns(links[after:], seals):
+            yield row_line(item) if isinstance(item, Link) else seal_line(item)
+            head = Head(item.seq, item.hash)
+        if not self.platform.torn:
+            yield end_line(head)
+
+    def keys(self, actor: Actor) -> Sequence[RegisterKey]:
+        actor.require(Permission.READ)
+        return [RegisterKey(version=1, public_key=to_pem(self.platform.notary.public))]
+
+    def links(self) -> Sequence[Link]:
+        """The rows."""
+        links, previous = [], ORIGIN
+        for line in self.platform.register:
+            body = Recorded(**dict(line)).body
+            links.append(Link(line.id, previous, body, hash_of(previous, body)))
+            previous = links[-1].hash
+        return links
+
+    def seal(self) -> None:
+        """Seal the newest row."""
+        newest = self.links()[-1]
+        at = datetime.now(UTC)
+        version, signature = self.platform.notary.sign(statement(Head(newest.seq, newest.hash), at))
+        self.platform.seals.append(Seal(newest.seq, newest.hash, at, version, signature))
 
 
 class FakePlatform:
@@ -355,6 +412,9 @@ class FakePlatform:
         self.logs: dict[int, list[LogLine]] = {}
         self.settings: dict[tuple[str, str], tuple[dict[str, str], int]] = {}
         self.register: list[AuditLine] = []
+        self.seals: list[Seal] = []
+        self.notary = FakeNotary()
+        self.torn = False
         self.parts: dict[str, str] = {"database": "ok"}
         self.tokens = FakeTokens(self)
         self.store = store = MemoryStore()

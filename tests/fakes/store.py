@@ -16,7 +16,8 @@ from typing import Any
 from branchline.config_records import ConfigChange, Done
 from branchline.deployment_records import StageRecord
 from branchline.domain.access import Actor
-from branchline.domain.audit import AuditEvent
+from branchline.domain.audit import ENDS, AuditEvent, Lines, Recorded, Wanted
+from branchline.domain.chain import ORIGIN, Head, Link, Seal, hash_of
 from branchline.domain.changes import Changes
 from branchline.domain.deployment import Deployment, Failure, Fence, State, Trigger
 from branchline.domain.environment import Destination, Environment, Tier
@@ -48,6 +49,7 @@ class Tables:
     compared: dict[int, str] = field(default_factory=dict)
     stages: dict[tuple[int, Stage], StageRecord] = field(default_factory=dict)
     events: list[tuple[datetime, AuditEvent]] = field(default_factory=list)
+    seals: list[Seal] = field(default_factory=list)
     people: People = field(default_factory=People)
     changes: list[ConfigChange] = field(default_factory=list)
     logins: LoginTables = field(default_factory=LoginTables)
@@ -398,22 +400,54 @@ class MemoryDeployments:
 
 
 class MemoryRegister:
+    """The chain is made anew whenever somebody asks."""
+
     def __init__(self, tables: Tables) -> None:
         self._t = tables
 
     def add(self, event: AuditEvent) -> None:
         self._t.events.append((_now(), event))
 
-    def page(
-        self, projects: Collection[str] | None, before: int | None, limit: int
-    ) -> list[tuple[int, datetime, AuditEvent]]:
-        numbered = [(number, at, event) for number, (at, event) in enumerate(self._t.events, 1)]
+    def page(self, wanted: Wanted, before: int | None, limit: int) -> Lines:
         found = [
-            (number, at, event)
-            for number, at, event in numbered
-            if (projects is None or event.project in projects) and (before is None or number < before)
+            line
+            for line in reversed(self._lines())
+            if all(getattr(wanted, name) in (None, getattr(line, name)) for name in ("project", "environment"))
+            and all(getattr(wanted, name) in (None, getattr(line, name)) for name in ("actor", "kind"))
+            and (wanted.projects is None or line.project in wanted.projects)
+            and (wanted.since is None or line.at >= wanted.since)
+            and (wanted.until is None or line.at < wanted.until)
+            and (not wanted.text or wanted.text.casefold() in line.body.casefold())
+            and (before is None or line.id < before)
         ]
-        return found[::-1][:limit]
+        return Lines(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    def head(self) -> Head | None:
+        links = self.links(0, len(self._t.events), len(self._t.events))
+        return Head(links[-1].seq, links[-1].hash) if links else None
+
+    def links(self, after: int, upto: int, limit: int) -> list[Link]:
+        links, previous = [], ORIGIN
+        for line in self._lines():
+            links.append(Link(line.id, previous, line.body, hash_of(previous, line.body)))
+            previous = links[-1].hash
+        return [link for link in links if after < link.seq <= upto][:limit]
+
+    def seal(self, seal: Seal) -> None:
+        self._t.seals.append(seal)
+
+    def seals(self, after: int, upto: int) -> list[Seal]:
+        mine = [one for one in self._t.seals if after < one.seq <= upto]
+        return sorted(mine, key=lambda one: one.seq)
+
+    def newest_seal(self) -> Seal | None:
+        return max(self._t.seals, key=lambda one: one.seq, default=None)
+
+    def ended_since(self, after: int) -> bool:
+        return any(line.kind in ENDS for line in self._lines()[after:])
+
+    def _lines(self) -> list[Recorded]:
+        return [Recorded(number, at, **vars(event)) for number, (at, event) in enumerate(self._t.events, 1)]
 
 
 class MemoryConfigChanges:

@@ -13,7 +13,8 @@ from branchline.domain.access import Role
 from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.errors import PlatformBroke
-from branchline.wire import AuditLine, DeploymentView, LogLine, Page, ProjectView
+from branchline.wire import DeploymentView, LogLine, Page, ProjectView
+from branchline.wire_audit import AuditLine
 from branchline.wire_config import ConfigKeys, ConfigValue
 from branchline.wire_people import TokenShown, WhoAmI
 from tests.fakes.platform import COMMIT, FakePlatform

@@ -139,7 +139,7 @@ def test_a_second_run_changes_nothing_and_each_token_is_good_for_one(set_up: Any
     first, second, third = vault.token(), vault.token(), vault.token()
     ran = set_up(first)
     assert (ran.status, ran.out.count("\nmade "), ran.out.count("\nchanged ")) == (0, 14, 2), ran.err
-    assert ran.out.endswith("revoked    the token\n16 paths written.\n")
+    assert ran.out.endswith("revoked    the token\n20 paths written.\n")
     assert not good(vault, first)
 
     before = vault.state()

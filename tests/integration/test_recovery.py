@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from branchline.domain.access import Permission
+from branchline.domain.audit import Wanted
 from branchline.domain.errors import PlatformBroke, Unauthenticated
 from branchline.layout import Layout
 from branchline.operations.gate import Gate
@@ -30,7 +31,7 @@ def test_the_operator_makes_a_token_without_having_one(
         with pytest.raises(Unauthenticated):
             tokens.authenticate(first)
         with sql_store.transaction() as records:
-            _, _, told = records.register.page(None, None, 1)[0]
+            (told,) = records.register.page(Wanted(), None, 1).items
         assert (told.actor, told.detail["token"]) == (OPERATOR, OPERATOR)
         assert told.proof.endswith("of the platform's machine")
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,12 +29,14 @@ pytestmark = pytest.mark.stack
 
 def test_the_migrations_make_the_tables(sql_store: SqlStore) -> None:
     with sql_store.engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"include_name": _ours})
+        context = MigrationContext.configure(connection, opts={"include_name": _ours, "include_schemas": True})
         assert compare_metadata(context, metadata) == []
 
 
-def _ours(name: str | None, kind: str, _parents: object) -> bool:
-    return kind != "table" or name in metadata.tables
+def _ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
+    if kind == "schema":
+        return name in {None, "register"}
+    return kind != "table" or parents["schema_qualified_table_name"] in metadata.tables
 
 
 def test_processes_that_start_together_migrate_once(sql_store: SqlStore) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from branchline.config_records import Done
 from branchline.domain.access import Actor, Role, Scope
+from branchline.domain.audit import Wanted
 from branchline.domain.config import Secret
 from branchline.domain.deployment import State, Trigger
 from branchline.domain.environment import Destination, Tier
@@ -243,7 +244,8 @@ def test_the_register_gets_what_a_killed_server_owes_it(
 
     def told() -> list[tuple[str, object]]:
         with sql_store.transaction() as records:
-            return [(event.actor, event.detail["version"]) for _, _, event in records.register.page([name], None, 9)]
+            lines = records.register.page(Wanted(name), None, 9).items
+            return [(line.actor, line.detail["version"]) for line in lines]
 
     listen = f"127.0.0.1:{free_port()}"
     with process("-m", "branchline.server.main", home=settings.home, BRANCHLINE_SERVER_LISTEN=listen):

@@ -18,7 +18,7 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import first_start
 from branchline.stack.part import Running
-from branchline.stack.postgres import Cluster, Postgres
+from branchline.stack.postgres import PLATFORM_DATABASE, Cluster, Postgres
 from branchline.store.database import SqlStore, connect
 from branchline.store.schema import exclusively, migrate
 from tests.conftest import discard, new_layout
@@ -105,20 +105,20 @@ def test_a_database_without_room_says_so_and_goes_on_when_there_is_some(layout: 
             part.stop()
 
 
-def test_no_room_is_told_from_no_answer(sql_store: SqlStore) -> None:
+def test_no_room_is_told_from_no_answer(sql_store: SqlStore, postgres_platform: Postgres) -> None:
     refuse = """
         CREATE FUNCTION refuse() RETURNS trigger AS
         $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$
         LANGUAGE plpgsql;
-        CREATE TRIGGER refuse BEFORE INSERT ON audit_event FOR EACH ROW EXECUTE FUNCTION refuse();
+        CREATE TRIGGER refuse BEFORE INSERT ON register.event FOR EACH ROW EXECUTE FUNCTION refuse();
     """
-    with sql_store.engine.begin() as db:
-        db.exec_driver_sql(refuse)
+    with postgres_platform.connection(PLATFORM_DATABASE) as superuser:
+        superuser.execute(refuse)
     try:
         assert code_of(lambda: write(sql_store)) == "store_full"
     finally:
-        with sql_store.engine.begin() as db:
-            db.exec_driver_sql("DROP FUNCTION refuse CASCADE")
+        with postgres_platform.connection(PLATFORM_DATABASE) as superuser:
+            superuser.execute("DROP FUNCTION refuse CASCADE")
     write(sql_store)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from branchline import __version__, wire, wire_changes, wire_people
+from branchline import __version__, wire, wire_audit, wire_changes, wire_people
 from branchline.cli import config_files
 from branchline.domain.access import Permission, Role
 from branchline.domain.changes import FileChange
@@ -794,7 +794,7 @@ def test_members(cli: CommandLine, api: FakeApi) -> None:
 
 
 def test_the_register(cli: CommandLine, api: FakeApi) -> None:
-    line = wire.AuditLine(
+    line = wire_audit.AuditLine(
         id=9,
         at=START,
         kind="config.changed",
@@ -808,7 +808,7 @@ def test_the_register(cli: CommandLine, api: FakeApi) -> None:
     assert cli("audit", "list").out.splitlines()[1] == (
         '9    2030-01-02 03:04:05   anna    config.changed   shop develop                {"keys": ["A"]}'
     )
-    assert [wire.AuditLine.model_validate(one) for one in cli("audit", "list", "--json").json] == [line]
+    assert [wire_audit.AuditLine.model_validate(one) for one in cli("audit", "list", "--json").json] == [line]
     assert cli("audit", "list", "--project", "till", "--json").json == []
 
 

@@ -24,6 +24,8 @@ MOMENTS = {
     "operations/config_ledger.py": "whether whoever began a change is still at it, against the time the database wrote",
     "operations/housekeeping.py": "the age of logs, in days",
     "operations/journal.py": "when a line was written",
+    "operations/sealing.py": "when a seal was made, which is signed",
+    "cli/audit.py": "how long ago a reader wants to look, against the time that the database wrote",
     "operations/tokens.py": "when a token expires, in days",
     "runner.py": "the sign of life, which is read by another process",
     "server/attempts.py": "when the next attempt counts, which the library says as a moment",

@@ -61,12 +61,16 @@ def test_a_dry_run_needs_no_server_and_no_token(cli: CommandLine) -> None:
     assert re.findall(r'^write "(.*)" \{$', ran.out, re.MULTILINE) == [
         "sys/mounts/nonprod",
         "sys/mounts/production",
+        "sys/mounts/register",
+        "sys/mounts/register-signer",
         "sys/auth/jwt-server",
         "sys/auth/jwt-nonprod",
         "sys/auth/jwt-production",
         "auth/jwt-server/config",
         "sys/policies/acl/config-writer",
         "auth/jwt-server/role/config-writer",
+        "register/config",
+        "register-signer/keys/head",
         "auth/jwt-nonprod/config",
         "sys/policies/acl/runtime-nonprod",
         "auth/jwt-nonprod/role/runtime",
@@ -348,13 +352,15 @@ def test_it_says_what_it_does_and_revokes_the_token(set_up: Any, spoken: Spoken)
     assert ran.status == 0, ran.err
     lines = ran.out.splitlines()
     assert "max_request_json_strings = 5000" in lines.pop(1)
-    assert lines[:4] == [
+    assert lines[:6] == [
         "version    1.99.0",
         "made       sys/mounts/nonprod",
         "made       sys/mounts/production",
+        "made       sys/mounts/register",
+        "made       sys/mounts/register-signer",
         "made       sys/auth/jwt-server",
     ]
-    assert lines[-2:] == ["revoked    the token", "14 paths written."]
+    assert lines[-2:] == ["revoked    the token", "18 paths written."]
     assert spoken.heard[-1] == ("POST", "auth/token/revoke-self")
     assert f'vault_url = "{spoken.url}"' in ran.err
 

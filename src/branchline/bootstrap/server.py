@@ -9,6 +9,7 @@ from functools import partial
 from branchline.adapters.caddy import CaddyProxy
 from branchline.adapters.git import GitSource
 from branchline.adapters.vault import VaultConfigWriter
+from branchline.adapters.vault_notary import VaultNotary
 from branchline.bootstrap import open_store
 from branchline.bootstrap.logins import login_providers, public_url
 from branchline.endpoints import Endpoints
@@ -25,6 +26,7 @@ from branchline.operations.projects import Environments, Projects
 from branchline.operations.provenance import Provenance
 from branchline.operations.register import Audit, Pulse
 from branchline.operations.requests import Deployments
+from branchline.operations.sealing import Sealing
 from branchline.operations.sessions import Sessions
 from branchline.operations.tokens import Tokens
 from branchline.operations.views import Views
@@ -79,9 +81,11 @@ def server_platform(settings: Settings, say: Callable[[str, str], None]) -> Serv
     provenance = Provenance(store, gate, writer, ledger)
     tokens = Tokens(store, gate)
     sessions = Sessions(store, gate, tokens)
+    notary = VaultNotary(endpoints.vault, partial(layout.key, "server.pem"))
     chores = [
         Chore("settle-config", _SETTLE_EVERY, ledger.settle_all),
         Chore("forget-sessions", _FORGET_EVERY, sessions.prune),
+        Sealing(store, notary, settings.seal_every).chore(),
     ]
     return ServerPlatform(
         tokens=tokens,
@@ -94,7 +98,7 @@ def server_platform(settings: Settings, say: Callable[[str, str], None]) -> Serv
         logins=Logins(store, sessions, FailedLogins(store), providers, url),
         sessions=sessions,
         devices=Devices(store, gate, tokens, url),
-        audit=Audit(store, gate),
+        audit=Audit(store, gate, notary),
         pulse=Pulse(store),
         chores=Chores(store, "server", chores, say),
     )

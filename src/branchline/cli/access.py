@@ -1,8 +1,7 @@
-"""`login`, `logout`, `whoami`, `audit`: who asks, and who did what."""
+"""`login`, `logout`, `whoami`: who asks, and what they may."""
 
 from __future__ import annotations
 
-import json as json_module
 import os
 import sys
 from typing import Annotated
@@ -14,15 +13,13 @@ from branchline.cli.arguments import Json
 from branchline.cli.client import Client, connect
 from branchline.cli.credentials import Access, check_url, forget, own_platform, store, stored, warn_of_listeners
 from branchline.cli.device_login import device_token
-from branchline.cli.lazily import wire, wire_logins, wire_people
+from branchline.cli.lazily import wire_logins, wire_people
 from branchline.cli.people import in_words
-from branchline.cli.render import as_json, counted, facts, moment, note, say, table
+from branchline.cli.render import as_json, counted, facts, moment, note, say
 from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, Unauthenticated
 
 app = typer.Typer()
-audit = typer.Typer(help="Read the register of who did what.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
 
 
 @app.command()
@@ -123,34 +120,4 @@ def whoami(json: Json = False) -> None:
             ("platform", f"{where}, version {who.version}"),
             ("command line", f"version {__version__}" if who.version != __version__ else None),
         ]
-    )
-
-
-@audit.command("list")
-def list_audit(
-    project: Annotated[str | None, typer.Option(help="Only what concerns this project.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 50,
-    before: Annotated[int | None, typer.Option(min=1, help="Only those with a lower number.")] = None,
-    json: Json = False,
-) -> None:
-    """List audit events, newest first."""
-    with connect() as client:
-        lines = client.get_list("audit", wire.AuditLine, project=project, limit=limit, before=before)
-    if json:
-        as_json(lines)
-        return
-    table(
-        ("id", "at", "actor", "what", "where", "deployment", "detail"),
-        [
-            (
-                str(line.id),
-                moment(line.at),
-                line.actor,
-                line.kind,
-                " ".join(part for part in (line.project, line.environment) if part),
-                str(line.deployment or ""),
-                json_module.dumps(line.detail, ensure_ascii=False) if line.detail else "",
-            )
-            for line in lines
-        ],
     )

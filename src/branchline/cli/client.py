@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 
@@ -93,7 +93,15 @@ class Client:
 
     def get_list(self, where: str, answer: type[Model], **query: str | int | None) -> list[Model]:
         """Read a list of messages."""
+        return self._list(self._send("GET", where, query=query), answer)
+
+    def get_page(self, where: str, answer: type[Model], **query: str | int | None) -> tuple[list[Model], int | None]:
+        """Read part of a list, and the `before` of the part that follows; None where none does."""
         response = self._send("GET", where, query=query)
+        following = parse_qs(urlsplit(response.links.get("next", {}).get("url", "")).query).get("before", [""])[0]
+        return self._list(response, answer), int(following) if following.isdecimal() else None
+
+    def _list(self, response: httpx.Response, answer: type[Model]) -> list[Model]:
         content = self._json(response)
         if not isinstance(content, list):
             raise self._not_ours(response)
@@ -124,6 +132,18 @@ class Client:
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise self._not_ours(response)
             yield response.iter_raw()
+
+    @contextmanager
+    def pieces(self, where: str, **query: str | int | None) -> Iterator[Iterator[bytes]]:
+        """An answer of JSON lines; gives its bytes as they arrive. Raises Unreachable when it breaks off."""
+        params = {key: value for key, value in query.items() if value is not None}
+        with self._translated(), self._http.stream("GET", where, params=params) as response:
+            if not response.is_success:
+                response.read()
+                raise self._error(response)
+            if not response.headers.get("content-type", "").startswith("application/x-ndjson"):
+                raise self._not_ours(response)
+            yield response.iter_bytes()
 
     def _send(
         self,

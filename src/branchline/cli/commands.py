@@ -35,7 +35,7 @@ COMMANDS = {
     "whoami": "access",
     "token": "people",
     "member": "people",
-    "audit": "access",
+    "audit": "audit",
     "vault": "vault",
     "keys": "keys",
 }

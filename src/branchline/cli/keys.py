@@ -39,7 +39,9 @@ def list_(json: Json = False) -> None:
 
 @keys.command()
 def rotate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="server, nonprod, production, operator or seal.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="server, nonprod, production, operator, seal or register.")
+    ],
 ) -> None:
     """Put a new key in the place of an old one, while everything runs.
 
@@ -48,7 +50,10 @@ def rotate(
     from branchline.stack.key_rotation import rotate as rotate_key  # noqa: PLC0415
 
     rotate_key(own_settings(), name, _tell)
-    note("Copy the new key to where you keep copies of the keys.")
+    if name == "register":  # it never leaves OpenBao
+        note("Keep its public half where the platform cannot write: branchline audit keys")
+    else:
+        note("Copy the new key to where you keep copies of the keys.")
 
 
 def _tell(step: str) -> None:

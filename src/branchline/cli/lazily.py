@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["wire", "wire_config", "wire_logins", "wire_people"]
+__all__ = ["wire", "wire_audit", "wire_config", "wire_logins", "wire_people"]
 
 
 def _lazily(name: str) -> ModuleType:
@@ -24,9 +24,10 @@ def _lazily(name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    from branchline import wire, wire_config, wire_logins, wire_people
+    from branchline import wire, wire_audit, wire_config, wire_logins, wire_people
 else:
     wire = _lazily("branchline.wire")
+    wire_audit = _lazily("branchline.wire_audit")
     wire_config = _lazily("branchline.wire_config")
     wire_logins = _lazily("branchline.wire_logins")
     wire_people = _lazily("branchline.wire_people")

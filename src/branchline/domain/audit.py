@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from branchline.domain.chain import canonical, moment
 
 
 class Kind(StrEnum):
     """What happened."""
 
+    REGISTER_BEGUN = "register.begun"
     PLATFORM_STARTED = "platform.started"
     PROJECT_ADDED = "project.added"
     CONFIG_CHANGED = "config.changed"
@@ -49,4 +54,56 @@ class AuditEvent:
     deployment: int | None = None
     detail: dict[str, Any] = field(default_factory=dict)
     proof: str = ""
+    """How the actor proved who they are."""
     source: str = ""
+    """The network address that the request came from."""
+
+
+ENDS = (Kind.DEPLOYMENT_FINISHED, Kind.DEPLOYMENT_SUPERSEDED)
+"""What is written at a deployment's end."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A line as the register has it; `kind` may be one that only a newer version knows."""
+
+    id: int
+    at: datetime
+    kind: str
+    actor: str
+    project: str | None
+    environment: str | None
+    deployment: int | None
+    detail: dict[str, Any]
+    proof: str
+    source: str
+
+    @property
+    def body(self) -> str:
+        """The text that is hashed."""
+        return canonical({**vars(self), "at": moment(self.at)})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines somebody wants to see; `text` is looked for in all parts of a line, whatever its case.
+
+    `projects` are those that may be seen at all, None for everything; `since` is included, `until` is not.
+    """
+
+    project: str | None = None
+    environment: str | None = None
+    actor: str | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    projects: Collection[str] | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Some lines, newest first. Where `next` is a number, there may be more with lower numbers."""
+
+    items: Sequence[Recorded]
+    next: int | None

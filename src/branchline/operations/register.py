@@ -1,31 +1,109 @@
-"""Reading the register, and the platform's own pulse."""
+"""Reading the register, checking it, taking it out; and the platform's own pulse."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from branchline.domain.access import Actor, Permission
-from branchline.domain.errors import PlatformBroke
+from branchline.domain.audit import Wanted
+from branchline.domain.chain import ORIGIN, Check, Head, Link
+from branchline.domain.errors import NotFound, PlatformBroke
 from branchline.operations.gate import Gate
+from branchline.operations.walking import in_order
+from branchline.ports import Notary
 from branchline.records import Store
-from branchline.wire import AuditLine, MetricsView
+from branchline.register_file import Opening, end_line, row_line, seal_line
+from branchline.signatures import signed_by, to_pem
+from branchline.wire import MetricsView
+from branchline.wire_audit import AuditLine, AuditPage, RegisterKey, Verification, VerificationStep
+
+_STEP = 50_000
+_BLOCK = 500
+"""Lines of an export that are sent at a time."""
 
 
 class Audit:
     """The register, for those who may read."""
 
-    def __init__(self, store: Store, gate: Gate) -> None:
+    def __init__(self, store: Store, gate: Gate, notary: Notary) -> None:
         self._store = store
         self._gate = gate
+        self._notary = notary
 
-    def list(
-        self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
-    ) -> list[AuditLine]:
+    def list(self, actor: Actor, wanted: Wanted, before: int | None = None, limit: int = 100) -> AuditPage:
         """Newest first: of a project, or of all that the actor may read."""
-        among = self._gate.among(actor, Permission.READ) if project is None else frozenset({project})
-        if project is not None:
-            self._gate.require(actor, Permission.READ, project=project)
+        if wanted.project is None:
+            wanted = replace(wanted, projects=self._gate.among(actor, Permission.READ))
+        else:
+            self._gate.require(actor, Permission.READ, project=wanted.project)
         with self._store.transaction() as records:
-            page = records.register.page(among, before, limit)
-        return [AuditLine(id=number, at=at, **vars(event)) for number, at, event in page]
+            found = records.register.page(wanted, before, limit)
+        return AuditPage(items=[AuditLine.of(line) for line in found.items], next=found.next)
+
+    def verify(self, actor: Actor) -> Iterator[VerificationStep]:
+        """Check every row and seal; tells how far it is, and in the last step what it found."""
+        self._gate.require(actor, Permission.PLATFORM)
+        noted = self._notary.noted()
+        check = Check(signed_by(self._notary.keys().values()), noted=[noted] if noted else [])
+        return self._steps(check)
+
+    def export(self, actor: Actor, after: int = 0) -> Iterator[str]:
+        """The rows after a number as `register_file` describes them, in pieces that end with a newline.
+
+        Raises NotFound (`unknown_row`) where there is no such row.
+        """
+        self._gate.require(actor, Permission.PLATFORM)
+        opening = Opening(self._start(after), {key.version: key.public_key for key in self._keys()})
+        return self._written(opening)
+
+    def keys(self, actor: Actor) -> Sequence[RegisterKey]:
+        """The public keys that the head was ever signed with."""
+        self._gate.among(actor, Permission.READ)
+        return self._keys()
+
+    def _keys(self) -> Sequence[RegisterKey]:
+        return [RegisterKey(version=one, public_key=to_pem(raw)) for one, raw in sorted(self._notary.keys().items())]
+
+    def _start(self, after: int) -> Head:
+        if not after:
+            return Head(0, ORIGIN)
+        with self._store.transaction() as records:
+            there = records.register.links(after - 1, after, 1)
+        if not there or there[0].seq != after:
+            raise NotFound(
+                f"The register has no row {after}.",
+                code="unknown_row",
+                hint="Was it truncated? `branchline audit verify` says so.",
+            )
+        return Head(after, there[0].hash)
+
+    def _steps(self, check: Check) -> Iterator[VerificationStep]:
+        for item in in_order(self._store, 0):
+            if isinstance(item, Link):
+                check.link(item)
+                if check.rows % _STEP == 0:
+                    yield VerificationStep(rows=check.rows)
+            else:
+                check.seal(item)
+        faults = check.end()
+        yield VerificationStep(rows=check.rows, done=Verification.of(check, faults))
+
+    def _written(self, opening: Opening) -> Iterator[str]:
+        yield opening.line
+        head = opening.start
+        block = []
+        for item in in_order(self._store, opening.start.seq):
+            if isinstance(item, Link):
+                head = Head(item.seq, item.hash)
+                block.append(row_line(item))
+            else:
+                block.append(seal_line(item))
+            if len(block) >= _BLOCK:
+                yield "".join(block)
+                block.clear()
+        block.append(end_line(head))
+        yield "".join(block)
 
 
 class Pulse:

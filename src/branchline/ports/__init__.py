@@ -23,6 +23,7 @@ from branchline.ports.containers import (
 )
 from branchline.ports.databases import Databases
 from branchline.ports.images import ImageArchive, Images
+from branchline.ports.notary import Notary
 from branchline.ports.source import Revision, Source
 from branchline.ports.traffic import Proxy, Route, Traffic
 
@@ -42,6 +43,7 @@ __all__ = [
     "InstanceState",
     "Interrupt",
     "Log",
+    "Notary",
     "Probes",
     "Proxy",
     "Revision",

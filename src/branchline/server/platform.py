@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from branchline.domain.access import Actor, Role
+from branchline.domain.audit import Wanted
 from branchline.domain.deployment import Trigger
 from branchline.login_records import DeviceLogin
 from branchline.operations.logins import Begun, Entered, Returned
 from branchline.wire import (
-    AuditLine,
     DeploymentView,
     EnvironmentView,
     LogLine,
@@ -18,6 +18,7 @@ from branchline.wire import (
     Page,
     ProjectView,
 )
+from branchline.wire_audit import AuditPage, RegisterKey, VerificationStep
 from branchline.wire_config import (
     ConfigDifference,
     ConfigHistory,
@@ -216,9 +217,16 @@ class Devices(Protocol):
 class Audit(Protocol):
     """The register."""
 
-    def list(
-        self, actor: Actor, project: str | None = None, before: int | None = None, limit: int = 100
-    ) -> Sequence[AuditLine]: ...
+    def list(self, actor: Actor, wanted: Wanted, before: int | None = None, limit: int = 100) -> AuditPage: ...
+
+    def verify(self, actor: Actor, /) -> Iterator[VerificationStep]:
+        """Check every row and seal; the last step has what was found."""
+
+    def export(self, actor: Actor, after: int, /) -> Iterator[str]:
+        """The rows after a number as `register_file` describes them, in pieces that end with a newline."""
+
+    def keys(self, actor: Actor, /) -> Sequence[RegisterKey]:
+        """The public keys that the head was ever signed with."""
 
 
 class Platform(Protocol):

@@ -16,9 +16,10 @@ from pathlib import Path
 from branchline.adapters.image_build import find_builder
 from branchline.adapters.secret_files import SecretFiles
 from branchline.domain.errors import BranchlineError
+from branchline.endpoints import Endpoints
 from branchline.layout import Layout
 from branchline.settings import Settings
-from branchline.stack import control, first_start, key_files, ports
+from branchline.stack import control, first_start, key_files, ports, register_state
 from branchline.stack.inspection import PlatformStatus, look, parts_of
 from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.openbao import OpenBao
@@ -61,6 +62,7 @@ def examine(settings: Settings, credentials: Collection[Path] = ()) -> list[Find
         *_keys(settings, layout, credentials),
         *_secrets(layout),
         *_audit(settings, layout),
+        *_register(settings, layout),
         *_ports(settings, layout),
         _gateway(settings, layout),
         *_disks(layout),
@@ -211,6 +213,11 @@ def _audit(settings: Settings, layout: Layout) -> Iterator[Finding]:
             text = "OpenBao does not write down who reads config: its audit device is missing"
             hint = f"Its configuration declares one that writes {part.audit}: restart the platform (`stop`, `up`)."
             yield Finding("audit", False, text, hint)
+
+
+def _register(settings: Settings, layout: Layout) -> Iterator[Finding]:
+    for state in register_state.look(Endpoints(settings, layout).platform_database, settings.seal_every):
+        yield Finding("register", not state.hint, state.text, state.hint)
 
 
 def _ports(settings: Settings, layout: Layout) -> Iterator[Finding]:

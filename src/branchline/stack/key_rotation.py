@@ -29,8 +29,12 @@ from branchline.stack.foreign_store import ForeignStore
 from branchline.stack.key_files import EMBEDDED, SEAL, SIGNING_KEYS
 from branchline.stack.ledger import not_yours
 from branchline.stack.openbao import OpenBao
+from branchline.stack.openbao_rules import REGISTER_KEY
 from branchline.stack.part import NotReady
 from branchline.stack.restart import restart
+
+REGISTER = "register"
+"""What `keys rotate` calls the key that the register is sealed with: it lies in OpenBao, and in no file."""
 
 LEARN_LIMIT = 15.0
 GRACE = float(LIFETIME)
@@ -53,14 +57,20 @@ def rotate(settings: Settings, name: str, say: Callable[[str], None], grace: flo
     Raises BadInput (`no_such_key`, `vault_is_external`), Refused (`not_your_platform`), Conflict (`rotation_runs`,
     `new_key_unknown`), and PlatformBroke where the platform is not up, or stays as it was (`not_rotated`).
     """
-    if name not in {*SIGNING_KEYS, SEAL}:
-        names = ", ".join([*SIGNING_KEYS, SEAL])
+    if name not in {*SIGNING_KEYS, SEAL, REGISTER}:
+        names = ", ".join([*SIGNING_KEYS, SEAL, REGISTER])
         raise BadInput(f"No key {name!r} can be rotated.", code="no_such_key", hint=f"There are: {names}.")
     layout = Layout.load(settings.home)
     keys = layout.home / "keys"
     if keys.stat().st_uid != os.geteuid():  # not even root: the platform could not read what root puts there
         raise not_yours(layout.home, keys)
     openbao = OpenBao(layout, first_start.account())
+    if settings.vault_url and name == REGISTER:
+        raise BadInput(
+            "The register's key lies in a Vault of your own, where the platform may sign with it and no more.",
+            code="vault_is_external",
+            hint="Whoever runs it rotates it: bao write -f register-signer/keys/head/rotate",
+        )
     if settings.vault_url and name in EMBEDDED:
         raise BadInput(
             f"The key {name} is for the embedded OpenBao, but the config store is a server of your own.",
@@ -72,6 +82,9 @@ def rotate(settings: Settings, name: str, say: Callable[[str], None], grace: flo
         with files.locked(layout.run / "key-rotation.lock"):
             for partial in keys.glob(f".{'openbao-seal' if name == SEAL else name}.*"):
                 partial.unlink()  # whoever was writing it was killed
+            if name == REGISTER:
+                say(register_step(openbao))
+                return
             for step in seal_steps(layout, openbao) if name == SEAL else signing_steps(keys, name, store, grace):
                 say(step)
     except BlockingIOError:
@@ -143,6 +156,14 @@ def seal_steps(layout: Layout, openbao: OpenBao) -> Iterator[str]:
     for key in seal_keys.retired(keys):
         key.path.unlink()
     yield f"{seal_keys.in_use(keys)[0].path.name} is new, and the old one opens nothing that is stored from now on"
+
+
+def register_step(openbao: OpenBao) -> str:
+    """Add a version to the key that the register is sealed with; says so. Whoever repeats it adds another."""
+    path, _ = REGISTER_KEY
+    openbao.ask(f"{path}/rotate", {})
+    version = openbao.ask(path).get("latest_version")
+    return f"the register is sealed with version {version} from now on; what older ones have signed stays good"
 
 
 class Embedded:

@@ -4,6 +4,7 @@
 |---|---|---|
 | operator | keys/operator.pem | everything; used to bring these rules up to date, and for nothing else |
 | config-writer | keys/server.pem | read and write nonprod; write production's values and read only its keys |
+| the same | the same | have the register's head signed, and note it |
 | runtime, nonprod | keys/nonprod.pem | read the layers of the one nonprod environment that its token names |
 | runtime, production | keys/production.pem | read the config of the one production environment that its token names |
 
@@ -33,9 +34,16 @@ MAX_VERSIONS = 500
 
 MOUNTS: list[Request] = [
     *((f"sys/mounts/{tier}", {"type": "kv", "options": {"version": "2"}}) for tier in TIERS),
+    ("sys/mounts/register", {"type": "kv", "options": {"version": "2"}}),
+    ("sys/mounts/register-signer", {"type": "transit"}),
     *((f"sys/auth/jwt-{name}", {"type": "jwt"}) for name in ("server", *TIERS)),
 ]
-"""Where config lies, and the doors to it."""
+"""Where config lies, where the register is sealed, and the doors to both."""
+
+REGISTER_KEY: Request = (
+    "register-signer/keys/head",
+    {"type": "ed25519", "exportable": False, "allow_plaintext_backup": False},
+)
 
 OPERATOR_POLICY = 'path "*" { capabilities = ["create","read","update","patch","delete","list","scan","sudo"] }'
 
@@ -45,6 +53,9 @@ path "nonprod/metadata/*"    { capabilities = ["read"] }
 path "production/data/*"     { capabilities = ["create", "update", "patch"] }
 path "production/subkeys/*"  { capabilities = ["read"] }
 path "production/metadata/*" { capabilities = ["read"] }
+path "register/data/head"         { capabilities = ["create", "update", "read"] }
+path "register-signer/sign/head"  { capabilities = ["update"] }
+path "register-signer/keys/head"  { capabilities = ["read"] }
 """
 
 
@@ -139,6 +150,8 @@ def rules(layout: Layout, accessors: Mapping[str, str]) -> list[Request]:
         ("auth/jwt-server/config", _keys(layout, "server")),
         ("sys/policies/acl/config-writer", {"policy": CONFIG_WRITER_POLICY}),
         ("auth/jwt-server/role/config-writer", CONFIG_WRITER_ROLE),
+        ("register/config", {"max_versions": MAX_VERSIONS, "cas_required": True}),
+        REGISTER_KEY,
     ]
     for tier in TIERS:
         wanted += [

@@ -19,6 +19,7 @@ from branchline.layout import Layout
 from branchline.stack import binaries, files
 from branchline.stack.part import NotReady, Part, check_port, plain_environment
 from branchline.stack.process import Command, Identity, User
+from branchline.store import register_schema
 
 SUPERUSER = "postgres"
 PLATFORM_ROLE = PLATFORM_DATABASE = "branchline"
@@ -59,10 +60,10 @@ class Postgres(Part):
         return Secret(f"postgresql://{SUPERUSER}:{password}@{self.endpoint}/{database}")
 
     @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection]:
+    def connection(self, database: str = "postgres") -> Iterator[psycopg.Connection]:
         """A session of the superuser, each statement on its own; raises NotReady where there is none to be had."""
         try:
-            with psycopg.connect(self.admin_url().reveal(), autocommit=True, connect_timeout=2) as connection:
+            with psycopg.connect(self.admin_url(database).reveal(), autocommit=True, connect_timeout=2) as connection:
                 yield connection
         except psycopg.OperationalError as error:
             raise NotReady(" ".join(str(error).split())[:200]) from None
@@ -103,6 +104,9 @@ class Postgres(Part):
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (PLATFORM_DATABASE,)).rowcount:
             connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        # The register is its keeper's, made before the platform's role has a first look.
+        with self.connection(PLATFORM_DATABASE) as inside, inside.transaction():
+            register_schema.entrust(inside, PLATFORM_ROLE)
 
     def _create(self, programs: Path) -> None:
         """Make the cluster beside its place and move it there when it is whole."""

@@ -159,20 +159,59 @@ log_line = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
-audit_event = sa.Table(
-    "audit_event",
+# The register: whose these are, and what the platform may do there, says `register_schema`.
+event = sa.Table(
+    "event",
     metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
-    sa.Column("at", _MOMENT, nullable=False, server_default=sa.func.clock_timestamp()),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", _MOMENT, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("proof", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
     sa.Column("project", sa.Text),
     sa.Column("environment", sa.Text),
     sa.Column("deployment", sa.BigInteger),
     sa.Column("detail", JSONB, nullable=False),
+    # The columns above once more, as the text that is hashed after the hash of the row before.
+    sa.Column("previous", sa.LargeBinary, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Index("event_at_idx", "at"),
+    sa.Index("event_project_idx", "project", "seq"),
+    sa.Index("event_environment_idx", "environment", "seq"),
+    sa.Index("event_actor_idx", "actor", "seq"),
+    sa.Index("event_kind_idx", "kind", "seq"),
+    schema="register",
+)
+
+# What a transaction adds; at its end a trigger makes rows of the register of it.
+incoming = sa.Table(
+    "incoming",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
     sa.Column("proof", sa.Text, nullable=False, server_default=""),
     sa.Column("source", sa.Text, nullable=False, server_default=""),
-    sa.Index("audit_event_project_idx", "project", sa.text("id DESC")),
+    sa.Column("project", sa.Text),
+    sa.Column("environment", sa.Text),
+    sa.Column("deployment", sa.BigInteger),
+    sa.Column("detail", JSONB, nullable=False),
+    schema="register",
+)
+
+seal = sa.Table(
+    "seal",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("at", _MOMENT, nullable=False),
+    sa.Column("key_version", sa.Integer, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Index("seal_seq_idx", "seq"),
+    schema="register",
 )
 
 member = sa.Table(
