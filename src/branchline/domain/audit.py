@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -59,6 +59,9 @@ class AuditEvent:
     """The network address that the request came from."""
 
 
+_NAMES_OF_KEYS = frozenset({"keys", "set", "hidden", "removed"})
+"""What lines about config and deployments call their lists of keys."""
+
 ENDS = (Kind.DEPLOYMENT_FINISHED, Kind.DEPLOYMENT_SUPERSEDED)
 """What is written at a deployment's end."""
 
@@ -82,6 +85,19 @@ class Recorded:
     def body(self) -> str:
         """The text that is hashed."""
         return canonical({**vars(self), "at": moment(self.at)})
+
+    @property
+    def for_those_without_keys(self) -> Recorded:
+        """The same for whoever may not know which keys the config has: they are counted instead of named."""
+        detail = {
+            name: len(told) if name in _NAMES_OF_KEYS and isinstance(told, list) else told
+            for name, told in self.detail.items()
+        }
+        return replace(self, detail=detail)
+
+    def holds(self, text: str) -> bool:
+        """Whether any part of the line has it, whatever its case."""
+        return text.casefold() in self.body.casefold()
 
 
 @dataclass(frozen=True)

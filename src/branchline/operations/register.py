@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from branchline.domain.access import Actor, Permission
-from branchline.domain.audit import Wanted
+from branchline.domain.access import Actor, Permission, keys_permission
+from branchline.domain.audit import Recorded, Wanted
 from branchline.domain.chain import ORIGIN, Check, Head, Link
+from branchline.domain.environment import tier_of
 from branchline.domain.errors import NotFound, PlatformBroke
 from branchline.operations.gate import Gate
 from branchline.operations.walking import in_order
@@ -39,7 +40,8 @@ class Audit:
             self._gate.require(actor, Permission.READ, project=wanted.project)
         with self._store.transaction() as records:
             found = records.register.page(wanted, before, limit)
-        return AuditPage(items=[AuditLine.of(line) for line in found.items], next=found.next)
+        shown = [_shown(actor, line, wanted.text or "") for line in found.items]
+        return AuditPage(items=[AuditLine.of(line) for line in shown if line], next=found.next)
 
     def verify(self, actor: Actor) -> Iterator[VerificationStep]:
         """Check every row and seal; tells how far it is, and in the last step what it found."""
@@ -104,6 +106,14 @@ class Audit:
                 block.clear()
         block.append(end_line(head))
         yield "".join(block)
+
+
+def _shown(actor: Actor, line: Recorded, text: str) -> Recorded | None:
+    """The line as this actor may see it; None where only what they may not see has the text that they look for."""
+    if line.environment is None or actor.may(keys_permission(tier_of(line.environment)), line.project):
+        return line
+    rest = line.for_those_without_keys
+    return rest if rest == line or rest.holds(text) else None
 
 
 class Pulse:
