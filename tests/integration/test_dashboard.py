@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from branchline.domain.access import Role
+from branchline.domain.audit import Kind
 from branchline.domain.changes import FileChange
 from branchline.domain.deployment import State
 from branchline.domain.environment import Tier
 from branchline.domain.errors import PlatformBroke
 from branchline.domain.pipeline import Stage, StageState
 from branchline.wire import FailureView
+from branchline.wire_audit import AuditLine
 from branchline.wire_changes import ChangesView, CommitsView, CommitView, LayerChangesView, MigrationView
 from tests.fakes.platform import COMMIT, FakePlatform
 from tests.integration.served import recorded, served
@@ -426,3 +428,43 @@ def test_static_files_are_kept_by_browsers(browser: httpx.Client) -> None:
     assert "immutable" not in browser.get("/static/htmx.js").headers["cache-control"]
     assert "Zero-Clause BSD" in browser.get("/static/htmx.LICENSE").text
     assert browser.get("/static/nothing.js").status_code == 404
+
+
+# --- the register ----------------------------------------------------------------------------------------------------
+
+
+def test_the_register_is_read_and_filtered(browser: httpx.Client, platform: FakePlatform) -> None:
+    log_in(browser)
+    for number in range(1, 61):
+        platform.register.append(
+            AuditLine(
+                id=number,
+                at=datetime.now(UTC),
+                kind=Kind.DEPLOYMENT_REQUESTED,
+                actor="ada",
+                project="shop",
+                environment="develop",
+                deployment=number,
+                detail={"ref": HOSTILE, "nothing": None, "commits": 3},
+                proof="token laptop",
+                source="192.0.2.7",
+            )
+        )
+    first = browser.get("/register")
+    assert first.status_code == 200
+    assert HOSTILE not in first.text
+    assert "&lt;script&gt;" in first.text
+    assert "commits 3" in first.text
+    assert "nothing" not in first.text
+    assert "token laptop from 192.0.2.7" in first.text
+    assert 'href="/deployments/60"' in first.text
+    older = re.search(r'href="(/register\?[^"]*before=\d+)">Older', first.text)
+    assert older
+    second = browser.get(older[1].replace("&amp;", "&"))
+    assert 'href="/deployments/60"' not in second.text
+    assert 'href="/deployments/1"' in second.text
+    assert "Newest" in second.text
+    none = browser.get("/register", params={"actor": "nobody", "text": '"><script>'})
+    assert "Nothing of that is in the register." in none.text
+    assert '"><script>' not in none.text
+    assert browser.get("/register", params={"text": "x" * 300}).status_code == 422

@@ -41,6 +41,7 @@ from branchline.server.auth import OPEN_ROUTES
 from branchline.wire_people import NewToken
 from tests.fakes.command_line import CommandLine
 from tests.fakes.config import FakeConfigStore
+from tests.fakes.notary import FakeNotary
 from tests.fakes.source import FakeSource
 from tests.fakes.store import MemoryStore
 from tests.integration.served import recorded, served
@@ -80,7 +81,7 @@ class World:
             logins=Logins(self.store, sessions, FailedLogins(self.store), [], "http://localhost"),
             sessions=sessions,
             devices=Devices(self.store, gate, tokens, "http://localhost"),
-            audit=Audit(self.store, gate),
+            audit=Audit(self.store, gate, FakeNotary()),
             pulse=Pulse(self.store),
             chores=Chores(self.store, "server", [], print),
         )
@@ -229,11 +230,16 @@ API = [
     Row("DELETE", "/api/v1/tokens/{name}", P.OWN_TOKENS, {"name": "other"}),
     Row("DELETE", "/api/v1/tokens/{name}", P.PLATFORM, {"name": "ci"}),
     Row("GET", "/api/v1/audit", P.READ),
+    Row("GET", "/api/v1/audit/keys", P.READ),
+    Row("GET", "/api/v1/audit/verification", P.PLATFORM),
+    Row("GET", "/api/v1/audit/export", P.PLATFORM),
     Row("GET", "/api/v1/audit", P.READ, query={"project": "shop"}),
 ]
 
 PAGES = [
     Row("GET", "/", P.READ),
+    Row("GET", "/register", P.READ),
+    Row("GET", "/register", P.READ, query={"project": "shop"}),
     Row("GET", "/projects/{project}", P.READ),
     Row("POST", "/projects/{project}/deployments", P.DEPLOY, body={"ref": "develop"}),
     Row("POST", "/projects/{project}/deployments", P.DEPLOY_PRODUCTION, body={"ref": "v1"}),
@@ -392,6 +398,10 @@ COMMAND_LINES = [
     ("token revoke other", P.OWN_TOKENS),
     ("token revoke ci", P.PLATFORM),
     ("audit list", P.READ),
+    ("audit keys", P.READ),
+    ("audit verify", P.PLATFORM),
+    ("audit export", P.PLATFORM),
+    ("audit archive segments", P.PLATFORM),
     ("audit list --project shop", P.READ),
 ]
 

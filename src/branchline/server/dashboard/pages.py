@@ -19,6 +19,7 @@ from branchline.server.auth import Operations, platform_of, while_known
 from branchline.server.dashboard.account import account_pages
 from branchline.server.dashboard.cookies import session_id
 from branchline.server.dashboard.login import Form, Visitor, login_pages, same_origin
+from branchline.server.dashboard.register import register_pages
 from branchline.server.dashboard.shown import STATIC_TYPES, page, static
 from branchline.server.platform import Platform
 from branchline.server.source import source_of
@@ -129,6 +130,7 @@ def static_file(request: Request, file: Annotated[str, Path(max_length=100)]) ->
 
 
 pages.include_router(login_pages)
+pages.include_router(register_pages)
 pages.include_router(account_pages)
 
 
