@@ -63,6 +63,7 @@ class Layout:
         )
         partial = self.home / "stack.json.partial"
         partial.write_text(text + "\n")
+        partial.chmod(0o644)  # the server reads it, as an account of its own
         partial.replace(self.home / "stack.json")
 
     @property
@@ -113,6 +114,16 @@ class Layout:
     def run(self) -> Path:
         """Sockets and process files; emptied by nobody but the processes that own them."""
         return self.home / "run"
+
+    @property
+    def server_home(self) -> Path:
+        """Where the server's git finds its settings and its ssh keys, where the server has an account of its own."""
+        return self.home / "server"
+
+    @property
+    def first_token(self) -> Path:
+        """Where the server leaves the first admin's token for the supervisor, which alone may write to the home."""
+        return self.run / "server" / "first.token"
 
     @property
     def log(self) -> Path:

@@ -3,13 +3,18 @@
 An environment variable wins over the file. A server that is given by URL is external: `branchline up` does not start
 it. What the embedded servers chose for themselves at their first start (ports, subnet, passwords) lies beside the file,
 in `stack.json` and `keys/`, and comes in through `branchline.layout`.
+
+The supervisor reads the file. The programs that it starts read none: each is given what concerns it, as variables.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Collection, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field, SecretStr
 from pydantic_settings import (
@@ -27,13 +32,34 @@ def default_home() -> Path:
     return Path("/var/lib/branchline") if os.geteuid() == 0 else Path.home() / ".local/share/branchline"
 
 
+class Program(StrEnum):
+    """Who is given settings by the supervisor. The values of the runners are their tiers'."""
+
+    SERVER = "server"
+    NONPROD = "nonprod"
+    PRODUCTION = "production"
+
+
+def _told(*programs: Program) -> dict[str, Any]:
+    """Marks a setting as one that these programs alone are given."""
+    return {"told": list(programs)}
+
+
+SERVER, NONPROD, PRODUCTION = Program
+_PREFIX = "BRANCHLINE_"
+_FILE = "BRANCHLINE_SETTINGS"
+"""Names another settings file than the home's."""
+
 _SYSTEM_CAS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 class Settings(BaseSettings):
-    """Everything an operator may set. The defaults make the embedded, one-machine platform."""
+    """Everything an operator may set. The defaults make the embedded, one-machine platform.
 
-    model_config = SettingsConfigDict(env_prefix="BRANCHLINE_", extra="forbid", frozen=True)
+    Each secret says which programs are `_told`; without that, none is.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
     _file: ClassVar[Path | None] = None
 
     home: Path = Field(default_factory=default_home, description="Folder that holds all state.")
@@ -50,7 +76,9 @@ class Settings(BaseSettings):
     oidc_issuer: str = Field("", description="OpenID Connect provider that people log in with, as it names itself.")
     oidc_client_id: str = Field("", description="What the platform is called there.")
     oidc_client_secret: SecretStr | None = Field(
-        None, description="Its secret there; default: the file keys/oidc-client.secret, or none (a public client)."
+        None,
+        description="Its secret there; default: the file keys/oidc-client.secret, or none (a public client).",
+        json_schema_extra=_told(SERVER),
     )
     oidc_scopes: str = Field("openid profile email", description="What the provider is asked to tell.")
     oidc_groups_claim: str = Field("groups", description="Claim that names the groups of whoever logs in.")
@@ -58,18 +86,34 @@ class Settings(BaseSettings):
     github_url: str = Field("https://github.com", description="GitHub, or a GitHub Enterprise Server.")
     github_client_id: str = Field("", description="OAuth app that people log in with.")
     github_client_secret: SecretStr | None = Field(
-        None, description="Its secret; default: the file keys/github-client.secret."
+        None, description="Its secret; default: the file keys/github-client.secret.", json_schema_extra=_told(SERVER)
     )
 
-    database_url: SecretStr | None = Field(None, description="External PostgreSQL for the platform's own tables.")
-    nonprod_database_url: SecretStr | None = Field(None, description="External PostgreSQL for nonprod environments.")
-    production_database_url: SecretStr | None = Field(None, description="External PostgreSQL for production.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="External PostgreSQL for the platform's own tables.",
+        json_schema_extra=_told(SERVER, NONPROD, PRODUCTION),
+    )
+    nonprod_database_url: SecretStr | None = Field(
+        None, description="External PostgreSQL for nonprod environments.", json_schema_extra=_told(NONPROD)
+    )
+    production_database_url: SecretStr | None = Field(
+        None, description="External PostgreSQL for production.", json_schema_extra=_told(PRODUCTION)
+    )
     database_host: str = Field("", description="Address at which containers reach an external PostgreSQL.")
     vault_url: str = Field("", description="External OpenBao or HashiCorp Vault.")
     registry: str = Field("", description="host[:port][/path] of an external registry.")
     caddy_admin: str = Field("", description="Admin address of an external Caddy that shares our routes folder.")
-    docker_host: str = Field("", description="Docker endpoint of nonprod; default: DOCKER_HOST or the local socket.")
-    production_docker_host: str = Field("", description="Docker endpoint of production; default: that of nonprod.")
+    docker_host: str = Field(
+        "",
+        description="Docker endpoint of nonprod; default: DOCKER_HOST or the local socket.",
+        json_schema_extra=_told(NONPROD, PRODUCTION),
+    )
+    production_docker_host: str = Field(
+        "",
+        description="Docker endpoint of production; default: that of nonprod.",
+        json_schema_extra=_told(PRODUCTION),
+    )
 
     build_ca_bundle: Path | None = Field(
         default_factory=lambda: _SYSTEM_CAS if _SYSTEM_CAS.exists() else None,
@@ -108,5 +152,34 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over environment variables, these over the file."""
-        file = default_home() / "settings.toml"
+        file = Path(os.environ.get(_FILE) or default_home() / "settings.toml")
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+    def variables_for(self, program: Program) -> dict[str, str]:
+        """The variables that give a program what concerns it of these settings, and keep it from looking for more."""
+        told = {}
+        for name in self.model_fields_set - {"home"}:
+            value = getattr(self, name)
+            if value is not None and program in _programs_told(name):
+                told[_PREFIX + name.upper()] = _as_text(value)
+        return told | {f"{_PREFIX}HOME": str(self.home), _FILE: os.devnull}
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without anything that is a setting of the platform or a way into it."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(_PREFIX)}
+
+
+def _programs_told(name: str) -> Collection[str]:
+    """Who is given a setting: whom it names; else all, or nobody where it is a secret."""
+    field = Settings.model_fields[name]
+    if isinstance(field.json_schema_extra, dict) and "told" in field.json_schema_extra:
+        return cast("list[str]", field.json_schema_extra["told"])
+    return [] if "SecretStr" in str(field.annotation) else list(Program)
+
+
+def _as_text(value: Any) -> str:
+    """A setting as its variable holds it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return json.dumps(value) if isinstance(value, (bool, list, dict)) else str(value)

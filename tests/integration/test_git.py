@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from tests.fakes.source import Link, Module
 from tests.full import small_disk
 
 GO_ON = FakeInterrupt()
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -242,6 +245,61 @@ def test_what_a_lender_has_is_not_fetched(tmp_path: Path) -> None:
     source.checkout("shop", (tmp_path / "nowhere.git").as_uri(), commit, tmp_path / "work", log, GO_ON)
     assert (tmp_path / "work" / "file").read_bytes() == b"1"
     assert log.lines == []
+
+
+def test_what_a_lender_says_is_not_heeded(tmp_path: Path) -> None:
+    """A lender may have been taken, and the settings of a repository name programs, which we would run as ourselves."""
+    shop = GitRepository(tmp_path / "shop.git")
+    commit = shop.commit("main", {"file": b"1", ".gitattributes": b"* filter=trap\n"})
+    GitSource(tmp_path / "lender").resolve("shop", shop.url, "main")
+    lent, trap = Git(tmp_path / "lender"), f"touch {tmp_path}/sprung; cat"
+    for setting in ("filter.trap.smudge", "core.sshCommand", "core.alternateRefsCommand", "remote.origin.uploadpack"):
+        lent.ask(f"--git-dir={tmp_path}/lender/shop.git", "config", setting, trap, timeout=10)
+    work = tmp_path / "work"
+    GitSource(tmp_path / "mirrors", lender=tmp_path / "lender").checkout(
+        "shop", shop.url, commit, work, FakeLog(), GO_ON
+    )
+    assert (work / "file").read_bytes() == b"1"
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("closed", [".", "shop.git", "shop.git/objects"])
+def test_what_only_others_may_read_says_so(closed: str) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="bl-git-"))
+    try:
+        folder.chmod(0o755)
+        shop = GitRepository(folder / "shop.git")
+        shop.commit("main", {"file": b"1"})
+        (folder / closed).chmod(0o700)
+        said = as_nobody(shop.url)
+        assert said["code"] == "repository_unreadable"
+        assert str(folder / "shop.git") in said["sentence"]
+        assert "setfacl" in said["hint"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def as_nobody(url: str) -> dict[str, str]:
+    """What somebody without rights is told who resolves a ref."""
+    code = """if True:
+        import json, os, sys, tempfile
+        from pathlib import Path
+        from branchline.adapters.git import GitSource
+        from branchline.domain.errors import BranchlineError
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            GitSource(Path(tempfile.mkdtemp())).resolve("shop", sys.argv[1], "main")
+        except BranchlineError as error:
+            print(json.dumps({"code": error.code, "sentence": error.sentence, "hint": error.hint}))
+    """
+    environment = {**os.environ, "HOME": "/nonexistent"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, url], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    return dict(json.loads(done.stdout))
 
 
 @pytest.mark.parametrize("lack", ["mirror", "commit", "file"])

@@ -57,8 +57,8 @@ class Process(subprocess.Popen[bytes]):
 
     def __init__(self, *words: str, home: Path, **more: str) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("BRANCHLINE_")}
-        self._log = home / f"said-{uuid4().hex}.log"
-        with self._log.open("wb") as log:
+        self.log = home / f"said-{uuid4().hex}.log"
+        with self.log.open("wb") as log:
             super().__init__(
                 [sys.executable, *words],
                 env=kept | {"BRANCHLINE_HOME": str(home)} | more,
@@ -69,7 +69,7 @@ class Process(subprocess.Popen[bytes]):
     def said(self, seconds: float = 20) -> list[dict[str, object]]:
         """All that it wrote, once it has ended; every line is JSON."""
         self.wait(seconds)
-        return [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @contextmanager

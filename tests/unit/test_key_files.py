@@ -71,6 +71,18 @@ def test_credentials_elsewhere_are_looked_at_too(folder: Path, tmp_path: Path) -
     assert (trouble.text, trouble.hint) == ("others may read admin.token (mode 644)", f"chmod 600 {token}")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_servers_keys_may_be_its_accounts_and_no_others(folder: Path) -> None:
+    def found() -> list[str]:
+        return [trouble.text for trouble in key_files.troubles(folder, own_server_user=54321)]
+
+    for name in ("server.pem", "postgres-platform-app.password"):
+        os.chown(folder / name, 54321, -1)
+    assert found() == []
+    os.chown(folder / "production.pem", 54321, -1)
+    assert found() == ["production.pem belongs to 54321"]
+
+
 def test_a_missing_key_is_told(folder: Path) -> None:
     (folder / "server.pem").unlink()
     (folder / "openbao-seal.key").unlink()

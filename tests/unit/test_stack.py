@@ -241,6 +241,19 @@ def test_what_was_started_but_never_written_down_is_found(layout: Layout, superv
     left.stop(signal.SIGKILL, 5)
 
 
+@pytest.mark.parametrize("written_down", [True, False])
+def test_what_may_not_be_taken_over_is_stopped_first(layout: Layout, supervise, *, written_down: bool) -> None:
+    part = Program(layout, "server")
+    left = Process.start(part.command(), layout.log / "server.log")
+    if written_down:
+        Ledger(layout.run).write(Entry("server", State.UP, identity=left.identity))
+    part.adoptable = lambda process: process.identity != left.identity
+    supervise(part)
+    assert left.wait(10)
+    left.ending()
+    eventually(lambda: is_up(layout, "server") and pid_of(layout, "server") != left.pid)
+
+
 def test_a_pid_of_before_the_reboot_is_nobody(layout: Layout, supervise) -> None:
     stranger = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
     now = Identity.of(stranger.pid)

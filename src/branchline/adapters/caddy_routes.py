@@ -140,6 +140,7 @@ class RoutesFolder:
             for folder in (self._folder, self._hosts, self._environments, self._fences):
                 _open_folder(folder)
             with (self._folder / "lock").open("w") as lock:
+                os.fchmod(lock.fileno(), 0o600)  # whoever can open it could hold it
                 _wait_for(lock.fileno(), self._patience)
                 yield
         except OSError as error:

@@ -32,7 +32,8 @@ _BEGINNING = re.compile(r"[0-9a-f]{7,40}")
 class GitSource:
     """Source by the git command, with mirrors in `folder`.
 
-    `lender` has mirrors of somebody else, who often has what is to be checked out here: they are read, never changed.
+    `lender` has mirrors of somebody else, who often has what is to be checked out here: their objects are read, and
+    nothing else of them, since that somebody may be less trusted than we are.
     """
 
     def __init__(self, folder: Path, lender: Path | None = None) -> None:
@@ -123,7 +124,8 @@ class GitSource:
 
     def _that_has(self, project: str, repository: str, commit: str, log: Log, stop: Interrupt) -> Mirror:
         if self._lender is not None:
-            lent = Mirror(self._git, self._lender / f"{check_name(project, 'project')}.git")
+            lent = Mirror(self._git, self._mirror(project).path, self._lender / self._mirror(project).path.name)
+            lent.ensure()
             if lent.has(commit):
                 return lent
         mirror = self._mirror(project)
@@ -184,7 +186,7 @@ class GitSource:
                 "-u",
                 commit,
                 timeout=_CHECKOUT_LIMIT,
-                variables={"GIT_INDEX_FILE": str(index / "index")},
+                variables={**mirror.variables, "GIT_INDEX_FILE": str(index / "index")},
                 keep=[lock],
                 stop=stop,
             )
@@ -217,7 +219,8 @@ class GitSource:
             if depth == _DEPTH:
                 raise _failed(module, "submodules are nested too deeply")
             target = folder / module.path
-            if target.resolve() != folder.resolve() / module.path:
+            root = folder.resolve()
+            if target.resolve() != root / module.path or not target.resolve().is_relative_to(root):
                 raise _failed(module, "its path leads through a link")
             log.write(f"Submodule {module.path} at {module.commit[:12]}")
             copy = Mirror(self._git, self._folder / f"{project}.modules" / f"{module.key}.git")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from branchline.adapters.process import Answer, ask
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.ports import Interrupt
+from branchline.settings import without_settings
 
 _INHERITED = re.compile(r"GIT_(?!CONFIG_PARAMETERS)(CONFIG_|SSL_|SSH|HTTP_|PROXY_|EXEC_PATH|CURL_)")
 
@@ -99,7 +102,7 @@ class Git:
     def _environment(self) -> dict[str, str]:
         inherited = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in without_settings(os.environ).items()
             if not name.startswith("GIT_") or _INHERITED.match(name)  # not GIT_DIR and the like, as hooks have them
         }
         quiet = {
@@ -119,6 +122,11 @@ class Git:
             ssh = answer.output.decode().strip() or "ssh"
         environment["GIT_SSH_COMMAND"] = f"{ssh} -o BatchMode=yes -o ConnectTimeout=10"
         return environment
+
+
+def for_git(environment: Mapping[str, str]) -> dict[str, str]:
+    """What in an environment is for git by its name: how it reaches hosts."""
+    return {name: value for name, value in environment.items() if _INHERITED.match(name)}
 
 
 _ROOT = Path("/")  # in no repository, whatever folder the platform was started in
@@ -167,15 +175,44 @@ def no_space(folder: Path) -> PlatformBroke:
     )
 
 
+def local_path(url: str) -> Path | None:
+    """The path that git opens for an address on this machine."""
+    if url.startswith("/"):
+        return Path(url)
+    # Git decodes what is escaped, and sees no query and no fragment in an address.
+    return Path(unquote(url[len("file://") :])) if url.lower().startswith("file://") else None
+
+
+def _unreadable(path: Path, errors: str) -> BadInput | None:
+    """The error that a repository on this machine means which this process may not read."""
+    closed = next((way for way in reversed(path.parents) if way.exists() and not os.access(way, os.X_OK)), None)
+    if closed is None:
+        parts = [path, *(path / base / name for base in ("", ".git") for name in ("objects", "refs"))]
+        shut = any(part.exists() and not os.access(part, os.R_OK | os.X_OK) for part in parts)
+        if not shut and "Permission denied" not in errors:
+            return None
+        closed = path
+    who = pwd.getpwuid(os.geteuid()).pw_name
+    return BadInput(
+        f"The account {who} may not read {path}"
+        + (f": it cannot pass through {closed}." if closed != path else " or what is in it."),
+        code="repository_unreadable",
+        hint="Keep it where that account may read it, or let it, on the platform's machine: "
+        + (f"setfacl -m u:{who}:x {closed}" if closed != path else f"setfacl -R -m u:{who}:rX {path}"),
+    )
+
+
 def complaint(repository: str, errors: str) -> BadInput | PlatformBroke:
     """The error that git's words about a repository mean."""
+    if (path := local_path(repository)) is not None and (unreadable := _unreadable(path, errors)):
+        return unreadable
     shown = without_user(repository)
     hint = f"git said: {said(errors)}" if errors.strip() else "git did not say why."
     if _REFUSED.search(errors):
         return BadInput(
             f"{shown} wants a password or a key that the platform does not have (or there is no such repository).",
             code="repository_refused",
-            hint=f"Give the platform's user a deploy key, or a credential helper. {hint}",
+            hint=f"Give the platform's server and runners a deploy key, or a credential helper. {hint}",
         )
     if _NO_REPOSITORY.search(errors):
         return BadInput(f"There is no repository at {shown}.", code="repository_unreachable", hint=hint)

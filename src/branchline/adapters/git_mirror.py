@@ -67,8 +67,13 @@ def locked(path: Path, timeout: float, stop: Interrupt | None = None) -> Iterato
 class Mirror:
     """One repository's mirror, in a folder that ends in `.git`; beside it lie its two lock files."""
 
-    def __init__(self, git: Git, path: Path) -> None:
+    def __init__(self, git: Git, path: Path, lender: Path | None = None) -> None:
+        """`lender` is a mirror of somebody else, whose objects are read as if they were here.
+
+        Nothing else of it is: git does what the settings of a repository say, and runs programs that they name.
+        """
         self.path = path
+        self._lent = lender / "objects" if lender else None
         self._git = git
         self._busy = path.with_suffix(".lock")
         self._tidying = path.with_suffix(".gc")
@@ -77,15 +82,29 @@ class Mirror:
         self, *words: str, stdin: bytes | None = None, limit: int = 8 * 1024 * 1024, timeout: float = QUICK
     ) -> Answer:
         """Call git in the mirror, for something that takes no network."""
-        return self._git.ask(f"--git-dir={self.path}", *words, timeout=timeout, stdin=stdin, limit=limit)
+        return self._git.ask(
+            f"--git-dir={self.path}", *words, timeout=timeout, stdin=stdin, limit=limit, variables=self.variables
+        )
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What git must be told besides where this is, to read here; not to fetch, which would miss what is lent."""
+        return {"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self._lent)} if self._lent else {}
 
     def has(self, commit: str) -> bool:
         """Whether a commit is here."""
         # What a small fetch brought lies in a file of its own, which is quicker looked for than git is started.
-        loose = self.path / "objects" / commit[:2] / commit[2:]
-        return loose.is_file() or (
+        places = [place for place in (self._lent, self.path / "objects") if place]
+        return any((place / commit[:2] / commit[2:]).is_file() for place in places) or (
             self.path.is_dir() and self.ask("cat-file", "-e", f"{commit}^{{commit}}").exit_code == 0
         )
+
+    def ensure(self) -> None:
+        """Make an empty mirror where there is none."""
+        if not (self.path / "HEAD").is_file():
+            with locked(self._busy, QUICK) as lock:
+                if lock is not None:  # else somebody makes it, and fetches
+                    self._make(lock)
 
     def fetch(
         self, repository: str, *, limit: float = FETCH_LIMIT, stop: Interrupt | None = None, commit: str | None = None

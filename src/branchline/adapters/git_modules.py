@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote
 
-from branchline.adapters.git_command import said, without_user
+from branchline.adapters.git_command import local_path, said, without_user
 from branchline.adapters.git_mirror import Mirror
 from branchline.domain.errors import BadInput, DeploymentFailed
 from branchline.domain.project import check_repository
@@ -74,8 +72,8 @@ def _allowed(path: str, given: str, repository: str) -> str:
         check_repository(url)
     except BadInput as error:
         raise _refused(path, given, error.sentence) from None
-    if (local := _local_path(url)) is not None:
-        ours = _local_path(repository)
+    if (local := local_path(url)) is not None:
+        ours = local_path(repository)
         if ours is None or not local.resolve().is_relative_to(ours.resolve().parent):
             raise _refused(path, given, "Paths of the platform's machine are open only to repositories beside them.")
     return url
@@ -95,14 +93,6 @@ def absolute(url: str, base: str) -> str:
             base = head
         url = url.partition("/")[2]
     return f"{base}{between}{url}".rstrip("/")
-
-
-def _local_path(url: str) -> Path | None:
-    """The path that git opens for an address on this machine."""
-    if url.startswith("/"):
-        return Path(url)
-    # Git decodes what is escaped, and sees no query and no fragment in an address.
-    return Path(unquote(url[len("file://") :])) if url.lower().startswith("file://") else None
 
 
 def _refused(path: str, url: str, reason: str) -> DeploymentFailed:

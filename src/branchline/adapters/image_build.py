@@ -11,6 +11,7 @@ from pathlib import Path
 from branchline.adapters.image_build_log import BuildLog
 from branchline.adapters.process import Completed, ask
 from branchline.domain.errors import BranchlineError, DeploymentFailed, PlatformBroke, Unreachable
+from branchline.settings import without_settings
 
 _USUAL = "/usr/bin/docker"
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -70,7 +71,7 @@ def _said(program: str, *words: str) -> str:
 
 def builder_environment(docker_host: str | None) -> dict[str, str]:
     """The environment that the docker command builds in, with the same engine that the API calls go to."""
-    environment = dict(os.environ)
+    environment = without_settings(os.environ)
     environment.pop("DOCKER_CONTEXT", None)  # a context of the user's would lead to another engine
     environment["DOCKER_HOST"] = docker_host or environment.get("DOCKER_HOST") or _DEFAULT_HOST
     return environment | {

@@ -29,7 +29,7 @@ def check_name(name: str, what: str = "name") -> str:
 
 def check_label(name: str, what: str) -> str:
     """Return `name` if it may be that of a person, group or token; raise BadInput (`bad_name`) otherwise."""
-    if not name.strip() or name != name.strip() or not name.isprintable():
+    if not name.strip(".") or name != name.strip() or not name.isprintable():  # dots alone are no part of an address
         raise BadInput(
             f"The {what} must be readable, without space around it.", code="bad_name", hint="Like `ada` or `ci`."
         )

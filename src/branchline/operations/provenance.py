@@ -77,6 +77,7 @@ class Provenance:
 
         Raises BadInput (`same_environment`) where they are one.
         """
+        first = self._layers(actor, project, left)
         if left == right:
             raise BadInput(
                 f"{left} cannot be compared with itself.",
@@ -85,7 +86,7 @@ class Provenance:
             )
         sides = []
         for environment in (left, right):
-            layers = self._layers(actor, project, environment)
+            layers = first if environment == left else self._layers(actor, project, environment)
             values = None
             if layers[-1].tier is Tier.PRODUCTION:
                 found = {layer: self._writer.keys(layer) for layer in layers}

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -101,7 +102,20 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    return _tell(request, problems.http_problem(error.status_code, request.scope["path"]), error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # the framework names the methods of the first route of this path alone
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return _tell(request, problems.http_problem(error.status_code, request.scope["path"]), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """All that the path of a request knows."""
+    found: set[str] = set()
+    for context in iter_route_contexts(request.app.routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and route.path_regex.match(request.scope["path"]):
+            found |= route.methods or set()
+    return found
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -15,30 +15,28 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from branchline.domain.errors import BadInput
 from branchline.server import problems
+from branchline.server.headers import HEADERS, TRANSPORT_SECURITY
 from branchline.server.source import Network, locate
 from branchline.wire import Problem
 
 MAX_BODY = 1024 * 1024
 """Bytes. A config change is the largest thing that anybody sends."""
 
+MAX_ADDRESS = 8 * 1024
+"""Bytes of path and query."""
+
+MAX_FIELDS = 50
+"""Fields of a query. No path of ours takes more than five."""
+
+MAX_HEADERS = 100
+
+BODY_SECONDS = 30.0
+"""In which a body must be here, however slowly it began."""
+
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
-
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    # not `no-referrer`: with that, browsers send `Origin: null` with forms, and the Origin is what we check
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -90,9 +88,9 @@ class Frame:
     async def _answer(self, exchange: _Exchange) -> None:
         with structlog.contextvars.bound_contextvars(request=exchange.id):
             try:
-                if exchange.announced > MAX_BODY:
+                if refusal := exchange.beyond_limits:
                     await exchange.discard_body()
-                    await self._refuse(exchange, problems.problem(problems.too_large()))
+                    await self._refuse(exchange, problems.problem(refusal))
                 elif exchange.names_nothing:
                     await self._refuse(exchange, problems.http_problem(404, exchange.scope["path"]))
                 else:
@@ -127,13 +125,23 @@ class _Exchange:
         self._send = send
         self._read = 0
         self._began = time.perf_counter()
+        self._body_until = asyncio.get_running_loop().time() + BODY_SECONDS
+        self._whole = False
         scope.setdefault("state", {})["request_id"] = self.id
 
     @property
-    def announced(self) -> int:
-        """Bytes of body that the caller says will come."""
+    def beyond_limits(self) -> BadInput | None:
+        """Why the request is more than anybody needs to send; None where it is not, as far as its head tells."""
         length = Headers(scope=self.scope).get("content-length", "")
-        return int(length) if length.isdecimal() else 0
+        if length.isdecimal() and int(length[:20]) > MAX_BODY:
+            return problems.too_large()
+        if len(self.scope["raw_path"]) + len(self.scope["query_string"]) > MAX_ADDRESS:
+            return problems.address_too_long()
+        if self.scope["query_string"].count(b"&") >= MAX_FIELDS:
+            return problems.too_many_fields()
+        if len(self.scope["headers"]) > MAX_HEADERS:
+            return problems.head_too_large()
+        return None
 
     @property
     def names_nothing(self) -> bool:
@@ -141,11 +149,16 @@ class _Exchange:
         return "\x00" in self.scope["path"] or b"%00" in self.scope["query_string"]
 
     async def receive_within_limit(self) -> Message:
-        message = await self._receive()
+        # the framework lets its own exceptions through while it reads a body, and takes others for bad JSON
+        try:
+            async with asyncio.timeout_at(None if self._whole else self._body_until):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, headers={"Connection": "close"}) from None
+        self._whole = not message.get("more_body", False)
         self._read += len(message.get("body", b""))
         if self._read > MAX_BODY:
             await self.discard_body()
-            # the framework lets its own exceptions through while it reads a body, and takes others for bad JSON
             raise HTTPException(413)
         return message
 
@@ -170,6 +183,8 @@ class _Exchange:
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+            if self.scope["scheme"] == "https":
+                headers.setdefault("Strict-Transport-Security", TRANSPORT_SECURITY)
             headers["X-Request-Id"] = self.id
         await self._send(message)
 

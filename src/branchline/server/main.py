@@ -28,13 +28,14 @@ def main() -> int:
     log = structlog.get_logger("branchline.server")
     try:
         settings = Settings()
-        listen = settings.server_listen or f"127.0.0.1:{Layout.load(settings.home).ports.server}"
+        layout = Layout.load(settings.home)
+        listen = settings.server_listen or f"127.0.0.1:{layout.ports.server}"
         trusted = networks(settings.trusted_proxies)
         # before anything else: where the port is taken, nothing has been touched
         listener = web.bind(listen)
         platform = server_platform(settings, lambda chore, why: log.warning("chore undone", chore=chore, reason=why))
         platform.chores.begin()
-        web.serve(platform, listener, settings.home, trusted)
+        web.serve(platform, listener, settings.home, trusted, first_token=layout.first_token)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         log.error("cannot_run", code="bad_settings", sentence=f"The settings are not right: {wrong}.")  # noqa: TRY400

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from branchline.domain.errors import BadInput, BranchlineError, Unreachable
+from branchline.domain.printable import printable
 from branchline.wire import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,6 +28,27 @@ class TooLarge(BadInput):
     status = 413
 
 
+class AddressTooLong(BadInput):
+    """Path and query are longer than we read."""
+
+    code = "address_too_long"
+    status = 414
+
+
+class HeadTooLarge(BadInput):
+    """The headers are more than we read."""
+
+    code = "headers_too_large"
+    status = 431
+
+
+class TooSlow(BadInput):
+    """The request did not come in the time that we wait."""
+
+    code = "request_timeout"
+    status = 408
+
+
 class Malformed(BadInput):
     """The body cannot be read at all."""
 
@@ -35,8 +57,9 @@ class Malformed(BadInput):
 
 
 def problem(error: BranchlineError) -> Problem:
-    """An error of ours as it goes out."""
-    return Problem(code=error.code, title=error.sentence, hint=error.hint, status=error.status)
+    """An error of ours as it goes out: what somebody named stands in it, but moves no cursor where it is read."""
+    sentence, hint = ("\n".join(map(printable, text.split("\n"))) for text in (error.sentence, error.hint))
+    return Problem(code=error.code, title=sentence, hint=hint, status=error.status)
 
 
 def http_problem(status: int, path: str) -> Problem:
@@ -57,6 +80,8 @@ def http_problem(status: int, path: str) -> Problem:
         )
     if status == 400:
         return problem(unreadable_body())
+    if status == 408:
+        return problem(too_slow())
     if status == 413:
         return problem(too_large())
     try:
@@ -75,6 +100,40 @@ def too_large() -> TooLarge:
     """The body is beyond the limit."""
     return TooLarge(
         "The body is larger than 1 MiB.", hint="Send less at a time: config can be changed in several requests."
+    )
+
+
+def address_too_long() -> AddressTooLong:
+    """Path and query are beyond the limit."""
+    return AddressTooLong("The address is longer than 8 KiB.", hint=f"{API_DESCRIPTION} names what there is.")
+
+
+def too_many_fields() -> BadInput:
+    """The query has more fields than any path takes."""
+    return BadInput("The query has more than 50 fields.", code="too_many_fields", hint=f"See {API_DESCRIPTION}.")
+
+
+def head_too_large() -> HeadTooLarge:
+    """The headers are beyond the limit."""
+    return HeadTooLarge(
+        "The headers are more than 32 KiB, or more than 100.", hint="Send fewer: are there old cookies?"
+    )
+
+
+def too_slow() -> TooSlow:
+    """The request did not arrive in time."""
+    return TooSlow("The request did not arrive in time.", hint="Send it again, at once and whole.")
+
+
+def not_http() -> Malformed:
+    """What came is no request."""
+    return Malformed("That is no HTTP/1.1 request.", code="malformed_request", hint="Send plain HTTP, not TLS, here.")
+
+
+def crowded() -> Unreachable:
+    """Too many connections are open."""
+    return Unreachable(
+        "The server has as many connections as it can carry.", code="crowded", hint="Try again in a moment."
     )
 
 

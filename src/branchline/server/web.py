@@ -18,6 +18,7 @@ import uvicorn
 from branchline import __version__, memory
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.server.app import Server
+from branchline.server.connection import MAX_HEAD, Connection
 from branchline.server.platform import Platform
 from branchline.server.source import Network
 
@@ -34,7 +35,8 @@ class WebServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http="h11",
+                http=Connection,
+                h11_max_incomplete_event_size=MAX_HEAD,
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -56,9 +58,19 @@ class WebServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(platform: Platform, listener: socket.socket, home: Path, trusted: Sequence[Network] = ()) -> None:
-    """Serve on a bound socket until SIGTERM or SIGINT, behind proxies that are trusted."""
-    _offer_first_token(platform, home / "admin.token")
+def serve(
+    platform: Platform,
+    listener: socket.socket,
+    home: Path,
+    trusted: Sequence[Network] = (),
+    *,
+    first_token: Path | None = None,
+) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT, behind proxies that are trusted.
+
+    The first admin's token is left in `first_token`, for who started us to fetch; None: in the home itself.
+    """
+    _offer_first_token(platform, first_token or home / "admin.token")
     application = Server(platform, trusted)
     # uvicorn raises the signal once more when it is done, for whoever listened before: nobody has to die of it
     for asked in (signal.SIGTERM, signal.SIGINT):
@@ -101,6 +113,7 @@ def _offer_first_token(platform: Platform, file: Path) -> None:
     """Leave the first admin's token in a file of mode 0600, where there is no token yet."""
 
     def keep(token: str) -> None:
+        file.parent.mkdir(mode=0o700, exist_ok=True)
         partial = file.with_name(f"{file.name}.{os.getpid()}")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as out:

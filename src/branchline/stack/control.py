@@ -132,7 +132,10 @@ def stop_with_environments(settings: Settings, say: Say, then: Callable[[Layout]
 
 def all_parts(settings: Settings, layout: Layout) -> list[Part]:
     """The whole stack of this home."""
-    return [*plan.servers(settings, layout, first_start.account()), *plan.programs(settings, layout)]
+    return [
+        *plan.servers(settings, layout, first_start.account()),
+        *plan.programs(settings, layout, first_start.own_server_account()),
+    ]
 
 
 def _dismiss_supervisor(layout: Layout, how: signal.Signals) -> bool:

@@ -24,6 +24,7 @@ from branchline.stack.inspection import PlatformStatus, look, parts_of
 from branchline.stack.ledger import SUPERVISOR, Ledger
 from branchline.stack.openbao import OpenBao
 from branchline.stack.part import NotReady, last_line
+from branchline.stack.process import Process
 
 LEAST_GIT = (2, 30)
 LEAST_FREE_BYTES = 2_000_000_000
@@ -57,6 +58,7 @@ def examine(settings: Settings, credentials: Collection[Path] = ()) -> list[Find
         *_parts(status),
         *_programs(settings, layout),
         _account(),
+        _own_account(layout),
         _builder(),
         _git(),
         *_keys(settings, layout, credentials),
@@ -121,6 +123,22 @@ def _account() -> Finding:
     return Finding("account", True, f"servers run as {user.name if user else 'this user'}")
 
 
+def _own_account(layout: Layout) -> Finding:
+    """Whether our own server has fewer rights than we have."""
+    try:
+        user = first_start.own_server_account()
+    except BranchlineError as error:
+        return Finding("server's account", False, error.sentence, error.hint)
+    if user is None:
+        text = "the server runs as this user, and may do whatever this user may: read every key, use Docker"
+        return Finding("server's account", True, text, "Where root runs the platform, the server has its own account.")
+    entry = Ledger(layout.run).read("server")
+    if entry and entry.identity and entry.alive and not Process(entry.identity).runs_as(user.uid):
+        text = f"the server does not run as {user.name} yet"
+        return Finding("server's account", False, text, "Restart the platform: `branchline stop`, `branchline up`.")
+    return Finding("server's account", True, f"the server runs as {user.name}, which reads no key but its own")
+
+
 def _builder() -> Finding:
     try:
         return Finding("builder", True, f"{find_builder()} builds with BuildKit")
@@ -145,12 +163,13 @@ def _keys(settings: Settings, layout: Layout, credentials: Collection[Path]) -> 
     with contextlib.suppress(OSError):
         if PASSWORD_IN_URL.search((layout.home / "settings.toml").read_text()):
             others.append(layout.home / "settings.toml")
-    user = None
-    with contextlib.suppress(BranchlineError):  # said of the account by itself
+    user = own = None
+    with contextlib.suppress(BranchlineError):  # said of the accounts by themselves
         user = first_start.account()
+        own = first_start.own_server_account()
     wrong = False
-    servers_user, foreign = user.uid if user else None, bool(settings.vault_url)
-    for trouble in key_files.troubles(layout.home / "keys", others, servers_user, foreign_store=foreign):
+    uids = (user.uid if user else None, own.uid if own else None)
+    for trouble in key_files.troubles(layout.home / "keys", others, *uids, foreign_store=bool(settings.vault_url)):
         wrong = True
         yield Finding("keys", False, trouble.text, trouble.hint)
     if not wrong:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import os
 import secrets
 import subprocess
+import sysconfig
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
+import branchline
+from branchline.domain.environment import Tier
 from branchline.domain.errors import BadInput, PlatformBroke
 from branchline.layout import Layout, Ports
-from branchline.stack import files, key_files, seal_keys
+from branchline.stack import files, key_files, seal_keys, server_account
 from branchline.stack.key_files import SECRETS, SIGNING_KEYS
 from branchline.stack.ports import PREFERRED_PORTS, choose_ports
-from branchline.stack.process import SERVER_USER, User, server_user
+from branchline.stack.process import OWN_SERVER_USER, SERVER_USER, User, own_server_user, server_user
 
 LONGEST_HOME = 70
 """Characters: a Unix socket's path, which lies in it, may have 107."""
@@ -34,14 +38,27 @@ def account() -> User | None:
         ) from None
 
 
+def own_server_account() -> User | None:
+    """Who our own HTTP server runs as; raises BadInput (`no_own_server_user`) where it must be made first."""
+    try:
+        return own_server_user()
+    except KeyError:
+        raise BadInput(
+            f"The account {OWN_SERVER_USER}, which Branchline's own HTTP server runs as, does not exist.",
+            code="no_own_server_user",
+            hint="Run `make setup`, or: useradd --system --user-group --no-create-home "
+            f"--home-dir /var/lib/branchline/server --shell /usr/sbin/nologin {OWN_SERVER_USER}",
+        ) from None
+
+
 def establish(home: Path, taken: Iterable[IPv4Network] = (), preferred: Ports = PREFERRED_PORTS) -> Layout:
     """Make the home with its folders and keys, or complete one that a crash left half made; return its layout.
 
     `taken` are networks that the platform must keep away from, besides the machine's own routes.
-    Raises BadInput: `home_too_long`, `home_unreachable`, `home_not_writable`, `no_server_user`; PlatformBroke:
-    `no_addresses`, `no_ports`.
+    Raises BadInput: `home_too_long`, `home_unreachable`, `home_not_writable`, `no_server_user`, `no_own_server_user`,
+    `program_unreachable`; PlatformBroke: `no_addresses`, `no_ports`.
     """
-    user = account()
+    user, own = account(), own_server_account()
     home = home.resolve()
     if len(str(home)) > LONGEST_HOME:
         raise BadInput(
@@ -51,7 +68,9 @@ def establish(home: Path, taken: Iterable[IPv4Network] = (), preferred: Ports = 
         )
     try:
         _make_folders(home, user)
+        _check_programs(own)
         _make_keys(home / "keys", user)
+        _keep_settings_private(home / "settings.toml")
     except PermissionError as error:
         raise BadInput(
             f"This user may not write {error.filename or home}.",
@@ -101,9 +120,9 @@ def routes() -> Iterator[IPv4Network]:
 def _make_folders(home: Path, user: User | None) -> None:
     files.folder(home)
     _check_reachable(home, user)
-    for name in ("keys", "run", "log", "postgres", "caddy"):
+    for name in ("keys", "run", "log", "postgres", "caddy", "git"):
         files.folder(home / name)
-    for name in ("run/parts", "work", "git"):
+    for name in ("run/parts", "work", *(f"git/{tier}" for tier in Tier)):
         files.folder(home / name, mode=0o700)
     files.folder(home / "bin", mode=0o755)
     files.folder(home / "caddy" / "routes", mode=0o755)
@@ -123,6 +142,27 @@ def _check_reachable(home: Path, user: User | None) -> None:
             )
 
 
+def _check_programs(user: User | None) -> None:
+    """The server is forked with what it needs, but goes on to read modules, pages and tables' changes."""
+    if user is None:
+        return
+    for path in (Path(branchline.__file__), Path(sysconfig.get_path("purelib")), Path(os.__file__)):
+        if closed := server_account.closed_to(user, path):
+            raise BadInput(
+                f"The account {user.name} cannot read {path}"
+                + (f": it may not pass through {closed}." if closed != path else "."),
+                code="program_unreachable",
+                hint="Run `make setup`, or put Branchline and its Python where everybody may read them, such as /opt"
+                + (f", or: setfacl -m u:{user.name}:x {closed}" if closed != path else "."),
+            )
+
+
+def _keep_settings_private(file: Path) -> None:
+    """They may hold passwords. What the server needs of them it is told."""
+    if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o077:
+        file.chmod(0o600)
+
+
 def _make_keys(keys: Path, user: User | None) -> None:
     for name in SIGNING_KEYS:
         if not (keys / f"{name}.pub").exists():
@@ -135,10 +175,10 @@ def _make_keys(keys: Path, user: User | None) -> None:
     key_files.keep_private(keys)
 
 
-def make_key_pair(private: Path, public: Path) -> None:
-    """Make a key to sign with and its public half, or the half that a crash left out."""
+def make_key_pair(private: Path, public: Path, user: User | None = None) -> None:
+    """Make a key to sign with, for `user` (None: ourselves), and its public half, or the half that a crash left out."""
     from joserfc.jwk import ECKey  # noqa: PLC0415 a fifth of a second that only the first start needs
 
     if not private.exists():
-        files.write(private, ECKey.generate_key("P-256").as_pem(private=True))
+        files.write(private, ECKey.generate_key("P-256").as_pem(private=True), user=user)
     files.write(public, ECKey.import_key(private.read_text()).as_pem(private=False), mode=0o644)

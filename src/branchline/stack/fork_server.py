@@ -3,8 +3,10 @@
 Usage: python -m branchline.stack.fork_server SOCKET REST_AFTER MODULE...
 
 Forked programs live on in sessions of their own, whether it or the supervisor is killed. They inherit nothing that is
-secret: the fork server reads no file of the home. After REST_AFTER seconds with nothing to fork it executes itself
-anew and loads nothing until it is asked again: what its forks share stays theirs, what only it still has is given back.
+secret: the fork server reads no file of the home, and what a program is told at its start (its environment may hold
+passwords) is read by its own fork, which becomes the account that the program runs as before anything of it runs.
+After REST_AFTER seconds with nothing to fork it executes itself anew and loads nothing until it is asked again: what
+its forks share stays theirs, what only it still has is given back.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from typing import Any, NoReturn
 from setproctitle import getproctitle, setproctitle
 
 from branchline import memory
-from branchline.stack.process import Command, Identity, Process, opened
+from branchline.stack.privileges import give_up
+from branchline.stack.process import Command, Identity, Process, User, opened
 
 _MESSAGE = 200_000
 _PATIENCE = 30.0
@@ -51,10 +54,7 @@ class _Wanted:
     folder: str
     umask: int
     environment: dict[str, str] = field(repr=False)
-
-    @property
-    def module(self) -> str:
-        return self.argv[self.argv.index("-m") + 1]
+    user: dict[str, Any] | None = None
 
     @property
     def arguments(self) -> Sequence[str]:
@@ -66,9 +66,11 @@ def fork(server: Path, command: Command, log: Path) -> Process:
 
     Raises OSError where the fork server does not answer or cannot do it.
     """
-    wanted = _Wanted(command.argv, str(command.folder), command.umask, dict(command.environment))
+    user = asdict(command.user) if command.user else None
+    wanted = _Wanted(command.argv, str(command.folder), command.umask, dict(command.environment), user)
+    module = command.argv[command.argv.index("-m") + 1]
     with opened(log) as output:
-        answer, handles = _ask(server, {"run": vars(wanted)}, [output.fileno()])
+        answer, handles = _ask(server, {"run": module}, [output.fileno()], for_fork=vars(wanted))
     if "error" in answer:
         raise OSError(answer["error"])
     identity = Identity(**answer["identity"])
@@ -81,12 +83,18 @@ def ping(server: Path) -> None:
 
 
 def _ask(
-    server: Path, request: dict[str, Any], handles: Sequence[int] = (), patience: float = _PATIENCE
+    server: Path,
+    request: dict[str, Any],
+    handles: Sequence[int] = (),
+    patience: float = _PATIENCE,
+    for_fork: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[int]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.settimeout(patience)
         connection.connect(str(server))
         socket.send_fds(connection, [json.dumps(request).encode()], handles)
+        if for_fork is not None:
+            connection.send(json.dumps(for_fork).encode())
         message, given, _, _ = socket.recv_fds(connection, _MESSAGE, 1)
     if not message:
         raise ConnectionResetError("the fork server gave no answer")
@@ -144,7 +152,7 @@ class ForkServer:
                 connection.send(json.dumps({"status": self._endings.get(request["ending"])}).encode())
                 return
             try:
-                pid = self._fork(_Wanted(**request["run"]), handles[0], connection)
+                pid = self._fork(str(request["run"]), handles[0], connection)
             except OSError as error:
                 connection.send(json.dumps({"error": str(error)}).encode())
                 return
@@ -154,10 +162,10 @@ class ForkServer:
             identity = Identity.of(pid) or Identity(pid, 0, "")
             socket.send_fds(connection, [json.dumps({"identity": asdict(identity)}).encode()], [handle])
 
-    def _fork(self, wanted: _Wanted, log: int, connection: socket.socket) -> int:
+    def _fork(self, module: str, log: int, connection: socket.socket) -> int:
         """The pid of the fork, once it is known by its command; raises OSError where it cannot become that."""
         self._loads_from = 0.0
-        while self._to_load and wanted.module not in sys.modules:
+        while self._to_load and module not in sys.modules:
             self._load_next()
         self._forked = time.monotonic()
         gc.freeze()  # a collection would write into every object, and so make a copy of every page
@@ -171,10 +179,9 @@ class ForkServer:
             os.close(saying)
             raise
         if pid == 0:
-            connection.close()
             self._listener.close()
             os.close(said)
-            _become(wanted, log, saying)
+            _become(module, connection, log, saying)
         os.close(saying)
         with os.fdopen(said) as words:
             if why := words.read():
@@ -211,11 +218,13 @@ def _has_left(connection: socket.socket) -> bool:
     return bool(watch.poll(0))
 
 
-def _become(wanted: _Wanted, log: int, saying: int) -> NoReturn:
+def _become(module: str, connection: socket.socket, log: int, saying: int) -> NoReturn:
     """Turn this fork into the program; what is in the way of that goes to `saying`, which is closed in any case."""
     status = 1
     try:
         try:
+            with connection:
+                wanted = _Wanted(**json.loads(connection.recv(_MESSAGE)))
             os.setsid()
             os.chdir(wanted.folder)
             os.umask(wanted.umask)
@@ -224,11 +233,13 @@ def _become(wanted: _Wanted, log: int, saying: int) -> NoReturn:
                 os.dup2(source, target)
             os.close(nowhere)
             os.close(log)
+            if wanted.user is not None:
+                give_up(User(**wanted.user))
             os.environ.clear()
             os.environ.update(wanted.environment)
-            sys.argv = [wanted.module, *wanted.arguments]
+            sys.argv = [module, *wanted.arguments]
             setproctitle(" ".join(wanted.argv))
-            program = importlib.import_module(wanted.module)
+            program = importlib.import_module(module)
             gc.enable()
         except Exception as error:
             os.write(saying, str(error).encode())

@@ -75,9 +75,11 @@ def look(settings: Settings) -> PlatformStatus:
 def parts_of(settings: Settings, layout: Layout) -> list[Part]:
     """All the parts, to be looked at; what this machine lacks to start them does not matter here."""
     user: User | None = None
+    own: User | None = None
     with contextlib.suppress(BadInput):  # the doctor says so by itself
         user = first_start.account()
-    return [*plan.servers(settings, layout, user), *plan.programs(settings, layout)]
+        own = first_start.own_server_account()
+    return [*plan.servers(settings, layout, user), *plan.programs(settings, layout, own)]
 
 
 def _statuses(parts: Sequence[Part], ledger: Ledger) -> list[PartStatus]:

@@ -130,12 +130,15 @@ class Keeper(Thread):
         former, self._former = self._former, None
         if former and former.identity and former.alive:
             left = Process(former.identity)
-            if not self.part.external:
+            if not self.part.external and self.part.adoptable(left):
                 return left, True
-            left.stop(self.part.stop_signal, self.part.stop_limit)  # a setting made it external since then
+            # A setting made it external since then, or it is an older version's.
+            left.stop(self.part.stop_signal, self.part.stop_limit)
         command = self.part.command()
         if command and (orphan := Process.find(command)):
-            return orphan, True
+            if self.part.adoptable(orphan):
+                return orphan, True
+            orphan.stop(self.part.stop_signal, self.part.stop_limit)
         self.part.prepare()
         # What it needs may have come about in `prepare`: ask again.
         command = self.part.command()

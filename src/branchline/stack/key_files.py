@@ -35,6 +35,9 @@ BROUGHT = {
 }
 """What an operator puts there, where it is needed."""
 
+OF_THE_SERVER = frozenset({"server.pem", "server.next.pem", "postgres-platform-app.password", *BROUGHT})
+"""What the HTTP server reads: it belongs to that server's account, and nothing else here does."""
+
 SEAL = "seal"
 EMBEDDED = frozenset({"operator", SEAL})
 """What only the embedded OpenBao needs."""
@@ -112,13 +115,15 @@ def troubles(
     folder: Path,
     others: Collection[Path] = (),
     servers_user: int | None = None,
+    own_server_user: int | None = None,
     *,
     foreign_store: bool = False,
 ) -> Iterator[Trouble]:
     """All that is loose about the keys, and about `others`: files elsewhere that hold credentials.
 
-    `servers_user` is the account that the servers run as, which owns the keys that OpenBao reads; `foreign_store` says
-    that nobody needs those. Raises Refused (`not_your_platform`) where this user may not look.
+    `servers_user` is the account that the servers run as, which owns the keys that OpenBao reads, and `own_server_user`
+    that of our HTTP server, which owns its own; `foreign_store` says that nobody needs OpenBao's. Raises Refused
+    (`not_your_platform`) where this user may not look.
     """
     owners = {0, os.geteuid()} | ({servers_user} if servers_user is not None else set())
     there = {path.name for path in _secrets(folder)}
@@ -128,7 +133,8 @@ def troubles(
     for name in sorted(expected - there):
         yield Trouble(f"{name} is missing", "Restore it from a backup: what it protects depends on it.")
     for path in [*sorted(_secrets(folder)), *filter(Path.exists, others)]:
-        yield from _exposed(path, owners)
+        its_own = path.parent == folder and path.name in OF_THE_SERVER and own_server_user is not None
+        yield from _exposed(path, owners | {own_server_user} if its_own else owners)
     yield from _misplaced(folder)
     for name in _half_rotated(folder) - (EMBEDDED if foreign_store else set()):
         text = f"the rotation of {name} has not ended: the old key is good yet"
@@ -140,7 +146,7 @@ def troubles(
         yield Trouble(f"{TAG} is missing: backups of the home take the keys along", "`branchline up` writes it.")
 
 
-def _exposed(path: Path, owners: Collection[int]) -> Iterator[Trouble]:
+def _exposed(path: Path, owners: Collection[int | None]) -> Iterator[Trouble]:
     if path.is_symlink():
         yield Trouble(f"{path.name} is a link to somewhere else", f"Put the file itself in its place: {path}")
         return

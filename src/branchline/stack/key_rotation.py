@@ -26,7 +26,7 @@ from branchline.layout import Layout
 from branchline.settings import Settings
 from branchline.stack import files, first_start, seal_keys
 from branchline.stack.foreign_store import ForeignStore
-from branchline.stack.key_files import EMBEDDED, SEAL, SIGNING_KEYS
+from branchline.stack.key_files import EMBEDDED, OF_THE_SERVER, SEAL, SIGNING_KEYS
 from branchline.stack.ledger import not_yours
 from branchline.stack.openbao import OpenBao
 from branchline.stack.openbao_rules import REGISTER_KEY
@@ -105,7 +105,8 @@ def signing_steps(keys: Path, name: str, store: Store, grace: float = GRACE) -> 
     next_private, next_public = keys / f"{name}.next.pem", keys / f"{name}.next.pub"
     if not next_public.exists():
         yield "a new key is made"
-        first_start.make_key_pair(next_private, next_public)
+        user = first_start.own_server_account() if next_private.name in OF_THE_SERVER else None
+        first_start.make_key_pair(next_private, next_public, user)
     if next_private.exists():
         yield "the config store lets it in, beside the old one"
         store.learn(name, next_private)

@@ -14,6 +14,7 @@ from threading import Event
 from typing import Self
 
 from branchline.domain.errors import TimedOut
+from branchline.domain.printable import printable
 from branchline.stack.process import Command, Process
 
 
@@ -57,6 +58,10 @@ class Part(ABC):
     def start(self, command: Command, log: Path) -> Process:
         """Run its command, in a session of its own; what it prints is added to `log`. Raises OSError."""
         return Process.start(command, log)
+
+    def adoptable(self, process: Process) -> bool:  # noqa: ARG002
+        """Whether a process that an earlier supervisor started may live on; else it is stopped, and started anew."""
+        return True
 
     @abstractmethod
     def check(self) -> None:
@@ -194,7 +199,7 @@ def last_line(log: Path) -> str:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log, blank ones left out."""
+    """The last lines of a log as a terminal may show them, blank ones left out."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -202,7 +207,7 @@ def last_lines(log: Path, count: int) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+    return [printable(line).rstrip() for line in text.splitlines() if line.strip()][-count:]
 
 
 GO_LEAN = {"GOGC": "50"}

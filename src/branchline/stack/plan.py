@@ -39,12 +39,12 @@ def servers(settings: Settings, layout: Layout, user: User | None) -> list[Part]
     ]
 
 
-def programs(settings: Settings, layout: Layout) -> list[Part]:
-    """The platform's own programs, and what they run."""
+def programs(settings: Settings, layout: Layout, user: User | None) -> list[Part]:
+    """The platform's own programs, and what they run; `user` is the account of the HTTP server."""
     return [
         ForkServer(layout),
-        Server(layout, settings),
-        *(Runner(layout, tier, number + 1) for tier in Tier for number in range(settings.runners)),
+        Server(layout, settings, user),
+        *(Runner(layout, settings, tier, number + 1) for tier in Tier for number in range(settings.runners)),
         Environments(layout, settings.docker_host),
     ]
 

@@ -17,6 +17,9 @@ from typing import Any, BinaryIO
 SERVER_USER = "branchline"
 """Who the servers run as when we are root: PostgreSQL refuses root, and the others need none of its rights."""
 
+OWN_SERVER_USER = "branchline-server"
+"""Who our own HTTP server runs as when we are root: it is nobody's neighbour, and nothing but its own belongs to it."""
+
 
 @dataclass(frozen=True)
 class User:
@@ -32,9 +35,18 @@ def server_user() -> User | None:
 
     Raises KeyError where we are root and the account does not exist.
     """
+    return _user(SERVER_USER)
+
+
+def own_server_user() -> User | None:
+    """The account of our own HTTP server; None where we are not root, and it runs as ourselves. Raises KeyError too."""
+    return _user(OWN_SERVER_USER)
+
+
+def _user(name: str) -> User | None:
     if os.geteuid() != 0:
         return None
-    entry = pwd.getpwnam(SERVER_USER)
+    entry = pwd.getpwnam(name)
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
@@ -145,6 +157,14 @@ class Process:
     def pid(self) -> int:
         """Its number."""
         return self.identity.pid
+
+    def runs_as(self, uid: int) -> bool:
+        """Whether it has no other user's rights than this one's; False once it is gone."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return False
+        return next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")) == [str(uid)] * 4
 
     def wait(self, seconds: float) -> bool:
         """Wait at most so long for its end; return whether it ended."""

@@ -23,6 +23,21 @@ api = router("/deployments", "deployments")
 After = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="Only lines after this `seq`.")]
 
 
+EVENT = {
+    "type": "object",
+    "description": "One of the stream's events.",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "`seq` of a line."},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/LogEvent"},
+        },
+    },
+}
+
+
 @api.get("", operation_id="deployments.list", summary="Deployments, newest first")
 def deployments(
     actor: CurrentActor,
@@ -72,7 +87,7 @@ def log(
     description="Lines and stages as they come (server-sent events; each `data` is one event as below), then the end. "
     "Ask again with `Last-Event-ID`, or `after`, to go on where a stream broke off.",
     response_class=StreamingResponse,
-    responses={200: {"model": LogEvent, "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"model": LogEvent, "content": {"text/event-stream": {"schema": EVENT}}}},
 )
 async def follow(
     actor: CurrentActor,

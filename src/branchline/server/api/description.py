@@ -30,12 +30,17 @@ TAGS = [
 ]
 
 _ERRORS = {
+    "400": "The request cannot be read.",
     "401": "Nobody knows who asks.",
     "403": "The actor may not do this.",
     "404": "What was named does not exist.",
+    "408": "The request did not arrive in time.",
     "409": "It clashes with what is there.",
+    "413": "The body is too large.",
+    "414": "The address is too long.",
     "422": "The request makes no sense; nothing was changed.",
     "429": "There were too many attempts to log in; `Retry-After` says in how many seconds the next one counts.",
+    "431": "The headers are too large, or too many.",
     "503": "The platform or a server beneath it failed; try again.",
 }
 

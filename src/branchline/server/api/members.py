@@ -30,7 +30,7 @@ def add(actor: CurrentActor, platform: Operations, new: NewMember) -> MemberView
 
 
 @api.delete(
-    "/{name}",
+    "/{name:path}",
     operation_id="members.remove",
     summary="Take a role in a project away; without a project, all of a person's roles and tokens",
     status_code=204,

@@ -39,7 +39,7 @@ def create(actor: CurrentActor, platform: Operations, new: NewToken) -> TokenSho
     return platform.tokens.create(actor, new)
 
 
-@api.delete("/{name}", operation_id="tokens.revoke", summary="Revoke a token", status_code=204)
+@api.delete("/{name:path}", operation_id="tokens.revoke", summary="Revoke a token", status_code=204)
 def revoke(
     actor: CurrentActor,
     platform: Operations,
