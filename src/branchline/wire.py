@@ -37,7 +37,7 @@ All paths are below `/api/v1`; every request carries `Authorization: Bearer TOKE
     POST   /logout                          revokes the token           204
     GET    /sessions                                                    list[SessionView]
     DELETE /sessions                                                    Ended
-    DELETE /members/{name}/sessions                                     Ended
+    DELETE /sessions/{member}                                           Ended
     GET    /audit                    ?project= &environment= &actor= &kind= &since= &until= &text= &before= &limit=
                                                                         list[AuditLine], and `Link`
     GET    /audit/verification                                          stream of VerificationStep, a line each

@@ -147,7 +147,7 @@ def test_a_changed_export_is_found_out(alone: Run, export: Path) -> None:
     lines = export.read_text().splitlines(keepends=True)
     (at,) = [number for number, one in enumerate(lines) if one.startswith('{"row":{"seq":7,')]
     for changed, expected in (
-        ([*lines[:at], lines[at].replace("ada", "bob"), *lines[at + 1 :]], "row 7 edited"),
+        ([*lines[:at], lines[at].replace('"ada\\"', '"bob\\"'), *lines[at + 1 :]], "row 7 edited"),
         ([*lines[:at], *lines[at + 1 :]], "row 7 deleted"),
         ([*lines[:at], lines[at], *lines[at:]], "row 7 inserted"),
         ([*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]], "row 7 reordered"),

@@ -293,7 +293,7 @@ def test_an_admin_logs_somebody_out_everywhere(place: Place, people: People, bro
 
     def end(token: str, name: str) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.delete(f"{place.url}/api/v1/members/{name}/sessions", headers=headers, trust_env=False)
+        return httpx.delete(f"{place.url}/api/v1/sessions/{name}", headers=headers, trust_env=False)
 
     assert end(viewer.token, ada).status_code == 403
     assert browser.is_in

@@ -222,7 +222,7 @@ API = [
     Row("POST", "/api/v1/members", P.MEMBERS, body={"name": "bob", "role": "developer", "project": "shop"}),
     Row("DELETE", "/api/v1/members/{name}", P.PLATFORM),
     Row("DELETE", "/api/v1/members/{name}", P.MEMBERS, query={"project": "shop"}),
-    Row("DELETE", "/api/v1/members/{name}/sessions", P.PLATFORM),
+    Row("DELETE", "/api/v1/sessions/{member}", P.PLATFORM, {"member": "bob"}),
     Row("GET", "/api/v1/tokens", P.OWN_TOKENS),
     Row("POST", "/api/v1/tokens", P.OWN_TOKENS, body={"name": "laptop"}),
     Row("POST", "/api/v1/tokens", P.PLATFORM, body={"name": "laptop", "member": "bob"}),

@@ -35,7 +35,6 @@ ROUTERS = (
     tokens.api,
     logins.login_api,
     logins.sessions_api,
-    logins.member_sessions_api,
     audit.api,
     dashboard.pages,
 )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BeforeValidator
 
 from branchline.domain.audit import Wanted
 from branchline.server.api import BIGGEST_ID, Before, ProjectFilter, router
@@ -16,6 +17,16 @@ from branchline.server.auth import CurrentActor, Operations
 from branchline.wire_audit import AuditLine, RegisterKey, VerificationStep
 
 LINES = "application/x-ndjson"
+
+
+def _no_number(value: object) -> object:
+    """A number of seconds would be taken for a time as well; nobody who writes one here means that."""
+    if isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError("not a time in ISO 8601")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_no_number)]
 
 api = router("/audit", "audit")
 
@@ -37,8 +48,8 @@ def lines(
     kind: Annotated[
         str | None, Query(max_length=1000, description="Only this kind, like `deployment.finished`.")
     ] = None,
-    since: Annotated[datetime | None, Query(description="Only from this time on; UTC where no zone is named.")] = None,
-    until: Annotated[datetime | None, Query(description="Only before this time.")] = None,
+    since: Annotated[Moment | None, Query(description="Only from this time on; UTC where no zone is named.")] = None,
+    until: Annotated[Moment | None, Query(description="Only before this time.")] = None,
     text: Annotated[
         str | None, Query(max_length=200, description="Only lines that hold this, whatever its case.")
     ] = None,

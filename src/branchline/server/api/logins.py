@@ -23,7 +23,6 @@ from branchline.wire_logins import (
 
 login_api = APIRouter(prefix="/api/v1", tags=["logins"])
 sessions_api = router("/sessions", "logins")
-member_sessions_api = router("/members/{name}/sessions", "logins")
 
 
 @login_api.get("/login", operation_id="logins.providers", summary="How one can log in; open to all")
@@ -70,6 +69,6 @@ def end_mine(actor: CurrentActor, platform: Operations) -> Ended:
     return Ended(sessions=platform.sessions.end_mine(actor))
 
 
-@member_sessions_api.delete("", operation_id="sessions.end_all_of", summary="Log a member out of every browser")
-def end_all_of(actor: CurrentActor, platform: Operations, name: Annotated[str, Path(max_length=1000)]) -> Ended:
-    return Ended(sessions=platform.sessions.end_all_of(actor, name))
+@sessions_api.delete("/{member:path}", operation_id="sessions.end_all_of", summary="Log a member out of every browser")
+def end_all_of(actor: CurrentActor, platform: Operations, member: Annotated[str, Path(max_length=1000)]) -> Ended:
+    return Ended(sessions=platform.sessions.end_all_of(actor, member))
