@@ -35,17 +35,19 @@ class Grant:
 class Members(Protocol):
     """People, and what roles they and their groups have."""
 
-    def add(self, name: str, email: str = "") -> Member:
-        """The member of this name, made where new; a disabled one is let in again.
+    def add(self, name: str, email: str = "", *, let_in_again: bool = True) -> Member:
+        """The member of this name, made where new. A disabled one is let in again, or Refused (`disabled`) is raised.
 
-        Raises Conflict (`name_taken`) where a machine's token is called so, or the e-mail address is somebody else's.
+        Raises Conflict (`name_taken`) where a machine's token or another member is called alike, or the e-mail address
+        is somebody else's.
         """
 
     def sign_in(self, issuer: str, subject: str, name: str, email: str, groups: Sequence[str]) -> Member:
         """The member of this identity, noting the login and its groups.
 
         Whoever was added with this e-mail address and never logged in is taken for its owner: pass it only where the
-        provider vouches for it. Else a member is made, whose name is made unique. Raises Refused (`disabled`).
+        provider vouches for it. Else a member is made, whose name is made unlike all others. Raises Refused
+        (`disabled`), also where the address is that of somebody who was disabled: they get in by no other door.
         """
 
     def get(self, name: str) -> Member:
@@ -58,7 +60,7 @@ class Members(Protocol):
         """By name, without those that are disabled."""
 
     def disable(self, member: Member) -> None:
-        """Take their roles and tokens away, and let them in no more."""
+        """Take their roles, groups and tokens away, and let them in no more."""
 
     def grant(self, grant: Grant) -> Role | None:
         """Give a role in place of the one they had there, which is returned. Raises NotFound: `unknown_project`."""
@@ -105,10 +107,14 @@ class Tokens(Protocol):
         scope: Scope,
         expires_at: datetime | None = None,
     ) -> TokenRecord:
-        """Raises Conflict (`token_exists`); `name_taken` where a machine's would be called like a member."""
+        """Raises Conflict: `token_exists`; `disabled` where its member is; `name_taken` where a machine's would be
+        called like a member.
+        """
 
     def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
-        """The token, noting that it was used, with the roles that its member has now; None for an unknown one.
+        """The token, noting that it was used, with the roles that its member has now.
+
+        None for an unknown one, and for that of a disabled member.
 
         Whether it has expired is not asked here.
         """

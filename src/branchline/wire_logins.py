@@ -33,23 +33,23 @@ class NewDevice(Wire):
 class DeviceCodes(Wire):
     """What the device keeps and what it shows (RFC 8628, 3.2)."""
 
-    device_code: str
-    user_code: str = Field(description="What a person types at `verification_uri`, or compares there.")
+    device_code: str = Field(repr=False)
+    user_code: str = Field(repr=False, description="What a person types at `verification_uri`, or compares there.")
     verification_uri: str
-    verification_uri_complete: str
+    verification_uri_complete: str = Field(repr=False)
     expires_in: int = Field(description="Seconds for which both codes are good.")
     interval: int = Field(description="Seconds to wait between two questions.")
 
 
 class DevicePoll(Wire):
-    device_code: Text = Field(min_length=1, max_length=200)
+    device_code: Text = Field(min_length=1, max_length=200, repr=False)
 
 
 class DeviceToken(Wire):
     """The token of a device that was let in, shown this one time."""
 
     name: str
-    token: str
+    token: str = Field(repr=False)
     expires_at: datetime | None = None
 
 

@@ -7,9 +7,10 @@ from datetime import datetime
 from pydantic import Field
 
 from branchline.domain.access import Permission, Role
+from branchline.domain.names import LONGEST_LABEL
 from branchline.message import Text, Wire
 
-LONGEST_NAME = 100
+LONGEST_NAME = LONGEST_LABEL
 
 
 class WhoAmI(Wire):
@@ -26,7 +27,7 @@ class WhoAmI(Wire):
 class NewMember(Wire):
     name: Text = Field(min_length=1, max_length=LONGEST_NAME)
     role: Role
-    project: str | None = Field(None, max_length=400, description="Default: everywhere.")
+    project: Text | None = Field(None, max_length=400, description="Default: everywhere.")
     email: Text = Field("", max_length=320, description="Whoever logs in with this address for the first time is them.")
     group: bool = Field(False, description="The name is that of a group, as the provider of logins calls it.")
 
@@ -47,8 +48,8 @@ class NewToken(Wire):
 
     name: Text = Field(min_length=1, max_length=LONGEST_NAME)
     role: Role | None = Field(None, description="What a machine's token may do.")
-    member: str | None = Field(None, max_length=LONGEST_NAME, description="Whose token it is to be.")
-    projects: list[str] | None = Field(None, max_length=500, description="Good in these projects only.")
+    member: Text | None = Field(None, max_length=LONGEST_NAME, description="Whose token it is to be.")
+    projects: list[Text] | None = Field(None, max_length=500, description="Good in these projects only.")
     permissions: list[Permission] | None = Field(None, description="Good for this only.")
     days: int | None = Field(None, ge=1, le=3650, description="Default: 90 for a person; a machine's does not expire.")
 
@@ -67,4 +68,4 @@ class TokenView(Wire):
 class TokenShown(TokenView):
     """A new token; `token` is shown this one time."""
 
-    token: str
+    token: str = Field(repr=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -11,7 +13,7 @@ import pytest
 
 from branchline.domain.access import EVERYWHERE, Permission, Role, Scope
 from branchline.domain.errors import Conflict, NotFound, Refused
-from branchline.people_records import Grant
+from branchline.people_records import Grant, Member
 from branchline.records import Store
 
 
@@ -198,3 +200,107 @@ def test_two_first_logins_at_once_make_one_member(store: Store) -> None:
         thread.join()
     assert len(met) == 4
     assert len(set(met)) == 1
+
+
+def test_who_was_disabled_gets_in_by_no_other_door(store: Store, project: str) -> None:
+    name, group = new(), new("g")
+    email = f"{name}@example.com"
+    with store.transaction() as records:
+        member = records.members.add(name, email)
+        records.members.sign_in("https://id.example.com", name, name, email, [group])
+        records.members.grant(Grant(group, project, Role.MAINTAINER, is_group=True))
+        records.members.disable(member)
+    with store.transaction() as records, pytest.raises(Refused) as refused:
+        records.members.sign_in("https://other.example.com", name, name, email.upper(), [group])
+    assert refused.value.code == "disabled"
+    with store.transaction() as records, pytest.raises(Refused):
+        records.members.add(name, let_in_again=False)
+    with store.transaction() as records, pytest.raises(Conflict) as conflict:
+        records.tokens.add("late", uuid4().hex, member=member.id, scope=Scope())
+    assert conflict.value.code == "disabled"
+    with store.transaction() as records:
+        again = records.members.add(name)
+        assert again.groups == (), "groups are those of a login to come"
+        assert records.members.grants_of(member.id) == {}
+
+
+def test_no_two_names_look_like_one(store: Store) -> None:
+    name, machine = new(), new("t")
+    full = "ｍ" + name[1:]  # the same letters to a reader
+    with store.transaction() as records:
+        records.members.add(name)
+        records.tokens.add(machine, uuid4().hex, role=Role.VIEWER, scope=Scope())
+    for taken in (name.upper(), full, machine.upper()):
+        with store.transaction() as records, pytest.raises(Conflict) as conflict:
+            records.members.add(taken)
+        assert conflict.value.code == "name_taken"
+    with store.transaction() as records, pytest.raises(Conflict):
+        records.tokens.add(name.upper(), uuid4().hex, role=Role.VIEWER, scope=Scope())
+    with store.transaction() as records:
+        met = records.members.sign_in("https://id.example.com", name, full, "", [])
+        assert met.name == f"{full}-2"
+
+
+def test_a_name_that_is_made_unique_is_no_longer_than_names_are(store: Store) -> None:
+    long = new() + "x" * 87
+    with store.transaction() as records:
+        for number in ("", "-2", "-3"):
+            met = records.members.sign_in("https://id.example.com", f"{long}{number}", long, "", [])
+            assert met.name == long[: 100 - len(number)] + number
+
+
+def together(*calls: Callable[[], object]) -> list[BaseException]:
+    """Make calls at one time; give what they raised."""
+    raised: list[BaseException] = []
+    start = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_a_group_is_given_two_roles_at_once(store: Store, project: str) -> None:
+    group = new("g")
+
+    def give() -> None:
+        with store.transaction() as records:
+            records.members.grant(Grant(group, project, Role.VIEWER, is_group=True))
+
+    assert together(*[give] * 6) == []
+    with store.transaction() as records:
+        assert len([one for one in records.members.grants() if one.holder == group]) == 1
+
+
+def test_a_token_that_is_made_while_its_member_is_disabled(store: Store) -> None:
+    """In whichever order: nothing that is good is left."""
+    for _ in range(8):
+        name, digest = new(), uuid4().hex
+        with store.transaction() as records:
+            member = records.members.add(name)
+
+        def make(member: Member = member, digest: str = digest) -> None:
+            with store.transaction() as records:
+                assert records.members.by_id(member.id).disabled_at is None or digest
+                time.sleep(0.01)
+                records.tokens.add("laptop", digest, member=member.id, scope=Scope())
+
+        def disable(member: Member = member) -> None:
+            with store.transaction() as records:
+                time.sleep(0.01)
+                records.members.disable(member)
+
+        assert all(isinstance(one, Conflict) for one in together(make, disable))
+        with store.transaction() as records:
+            records.members.add(name)
+            assert records.tokens.by_digest(digest) is None
+            assert records.tokens.all([member.id]) == []

@@ -436,6 +436,7 @@ _ROUTES: list[tuple[str, str, Any]] = [
     ("members", "GET", FakeApi.list_members),
     ("members", "POST", FakeApi.add_member),
     ("members/([^/]+)", "DELETE", FakeApi.remove_member),
+    ("groups/([^/]+)", "DELETE", FakeApi.remove_member),
     ("tokens", "GET", FakeApi.list_tokens),
     ("tokens", "POST", FakeApi.add_token),
     ("tokens/([^/]+)", "DELETE", FakeApi.remove_token),

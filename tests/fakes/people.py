@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from branchline.domain.access import EVERYWHERE, Role, Scope, higher
 from branchline.domain.errors import Conflict, NotFound, Refused
+from branchline.domain.names import LONGEST_LABEL, alike
 from branchline.domain.project import Project
 from branchline.people_records import Grant, Member, TokenRecord
 
@@ -28,10 +29,12 @@ class MemoryMembers:
         self._p = people
         self._projects = projects
 
-    def add(self, name: str, email: str = "") -> Member:
+    def add(self, name: str, email: str = "", *, let_in_again: bool = True) -> Member:
         known = self._called(name)
-        if known is None and any(one.member is None and one.name == name for one in self._p.tokens.values()):
-            raise Conflict(f"A machine's token is called {name}.", code="name_taken")
+        if known is None and alike(name) in self._taken():
+            raise Conflict(f"Somebody is called {name}.", code="name_taken")
+        if known is not None and known.disabled_at and not let_in_again:
+            raise Refused(f"{name} is not let in any more.", code="disabled")
         owner = self._at(email)
         if owner and owner != known:
             raise Conflict(f"The address {email} is another's.", code="name_taken")
@@ -42,20 +45,23 @@ class MemoryMembers:
     def sign_in(self, issuer: str, subject: str, name: str, email: str, groups: Sequence[str]) -> Member:
         number = self._p.identities.get((issuer, subject))
         owner = self._at(email)
-        if number is None and owner and owner.id not in self._p.identities.values():
+        if number is None and owner and (owner.disabled_at or owner.id not in self._p.identities.values()):
             number = owner.id
         if number is None:
             free, count = name, 1
-            machines = {one.name for one in self._p.tokens.values() if one.member is None}
-            while self._called(free) or free in machines:
+            while alike(free) in self._taken():
                 count += 1
-                free = f"{name}-{count}"
+                free = f"{name[: LONGEST_LABEL - len(str(count)) - 1]}-{count}"
             number = self._keep(Member(len(self._p.members) + 1, free, "" if owner else email)).id
         known = self._p.members[number]
         if known.disabled_at:
             raise Refused(f"{known.name} is not let in any more.", code="disabled")
         self._p.identities[issuer, subject] = number
         return self._keep(replace(known, groups=tuple(groups), last_login_at=datetime.now(UTC)))
+
+    def _taken(self) -> set[str]:
+        machines = (one.name for one in self._p.tokens.values() if one.member is None)
+        return set(map(alike, [*(one.name for one in self._p.members.values()), *machines]))
 
     def _keep(self, member: Member) -> Member:
         self._p.members[member.id] = member
@@ -82,7 +88,7 @@ class MemoryMembers:
         return sorted((one for one in self._p.members.values() if not one.disabled_at), key=lambda one: one.name)
 
     def disable(self, member: Member) -> None:
-        self._keep(replace(self._p.members[member.id], disabled_at=datetime.now(UTC)))
+        self._keep(replace(self._p.members[member.id], disabled_at=datetime.now(UTC), groups=()))
         for key in [key for key in self._p.grants if key[:2] == (member.name, False)]:
             del self._p.grants[key]
         for digest in [digest for digest, one in self._p.tokens.items() if one.member == member.id]:
@@ -127,8 +133,10 @@ class MemoryTokens:
         scope: Scope,
         expires_at: datetime | None = None,
     ) -> TokenRecord:
-        if member is None and any(one.name == name for one in self._p.members.values()):
+        if member is None and alike(name) in {alike(one.name) for one in self._p.members.values()}:
             raise Conflict(f"{name} is a member.", code="name_taken")
+        if member is not None and self._p.members[member].disabled_at:
+            raise Conflict("They are not let in any more.", code="disabled")
         if any((one.name, one.member) == (name, member) for one in self._p.tokens.values()):
             raise Conflict(f"There is a token {name!r} already.", code="token_exists")
         self._p.made += 1
@@ -139,6 +147,8 @@ class MemoryTokens:
 
     def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
         if (found := self._p.tokens.get(digest)) is None:
+            return None
+        if found.member is not None and self._p.members[found.member].disabled_at:
             return None
         self._p.tokens[digest] = replace(found, last_used_at=datetime.now(UTC))
         return found, MemoryMembers(self._p, {}).grants_of(found.member) if found.member else {}

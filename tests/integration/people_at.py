@@ -13,11 +13,12 @@ import httpx
 
 from branchline.bootstrap.server import ServerPlatform, server_platform
 from branchline.domain.access import EVERYWHERE, Actor, Role
+from branchline.domain.audit import Wanted
 from branchline.server.app import Server
 from branchline.server.source import networks
 from branchline.server.web import WebServer, bind
 from branchline.settings import Settings
-from branchline.wire import AuditLine
+from branchline.wire_audit import AuditLine
 from tests.integration.served import recorded
 
 OPERATOR = Actor("tests", "tests", {EVERYWHERE: Role.ADMIN})
@@ -35,7 +36,11 @@ class Place:
 
     def events(self, source: str) -> list[AuditLine]:
         """What the register has from an address, oldest first."""
-        return [one for one in reversed(self.platform.audit.list(OPERATOR, limit=1000)) if one.source == source]
+        return [one for one in self.register() if one.source == source]
+
+    def register(self) -> list[AuditLine]:
+        """The last lines of the register, oldest first."""
+        return list(reversed(self.platform.audit.list(OPERATOR, Wanted(), limit=1000).items))
 
 
 @contextmanager

@@ -82,10 +82,10 @@ def environ(tmp_path: Path) -> dict[str, str]:
 class Device:
     """Whatever wants to be let in, at an address of its own."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, host: str = "laptop") -> None:
         self._url = f"{place.url}/api/v1"
         self._headers = {"X-Forwarded-For": f"172.16.{uuid4().int % 250}.{uuid4().int % 250}"}
-        answer = self._post("/device", {"client": "branchline 9", "host": "laptop"})
+        answer = self._post("/device", {"client": "branchline 9", "host": host})
         assert answer.status_code == 200
         self.codes = DeviceCodes.model_validate(answer.json())
 
@@ -281,6 +281,35 @@ def test_who_was_taken_off_meanwhile_lends_nothing(
     place.platform.members.remove(OPERATOR, ada)
     answer = device.patient(sql_store).poll()
     assert (answer.status_code, answer.json()["code"]) == (409, "disabled")
+
+
+def test_what_lent_its_rights_and_was_revoked_lends_them_no_more(place: Place, ada: str, sql_store: SqlStore) -> None:
+    place.platform.members.add(OPERATOR, ada, Role.VIEWER)
+    made = place.platform.tokens.create(OPERATOR, NewToken(name="stolen", member=ada))
+    device = Device(place)
+    with Browser(place.url) as thief:
+        thief.post("/login", token=made.token)
+        assert thief.post("/device", code=device.codes.user_code, decision="let-in").status_code == 200
+    place.platform.tokens.revoke(OPERATOR, "stolen", ada)
+    answer = device.patient(sql_store).poll()
+    assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
+    assert [one for one in place.platform.tokens.list(OPERATOR) if one.member == ada] == []
+
+
+def test_a_device_chooses_no_name_that_cannot_be_revoked(
+    place: Place, browser: Browser, ada: str, sql_store: SqlStore
+) -> None:
+    given = {}
+    for _ in range(2):
+        device = Device(place, host="../a/b")
+        browser.post("/device", code=device.codes.user_code, decision="let-in")
+        given = device.patient(sql_store).poll().json()
+    assert given["name"] == "cli-..-a-b"
+    headers = {"Authorization": f"Bearer {given['token']}"}
+    revoked = httpx.delete(f"{place.url}/api/v1/tokens/{given['name']}", headers=headers, trust_env=False)
+    assert revoked.status_code == 204
+    told = [one for one in place.register() if one.detail.get("member") == ada and "token" in one.detail]
+    assert [one.kind for one in told] == ["token.created", "token.revoked", "token.created", "token.revoked"]
 
 
 def test_codes_cannot_be_guessed_for_long(place: Place, browser: Browser) -> None:

@@ -158,8 +158,8 @@ def test_as_the_name_of_a_token(api: httpx.Client, hostile: str) -> None:
 def test_as_the_name_of_a_member(api: httpx.Client, hostile: str, *, group: bool) -> None:
     if harmless(api.post("/members", json={"name": hostile, "role": "viewer", "group": group})):
         assert hostile in [one["name"] for one in api.get("/members").json()]
-        there = f"/members/{quote(hostile, safe='')}"
-        assert harmless(api.delete(there, params={"group": group})), "who can be let in must be removable"
+        there = f"/{'groups' if group else 'members'}/{quote(hostile, safe='')}"
+        assert harmless(api.delete(there)), "who can be let in must be removable"
 
 
 def test_as_a_filter(api: httpx.Client, hostile: str) -> None:

@@ -6,6 +6,7 @@ the role holds the row's permission they get through, else they are refused, and
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,8 @@ class World:
         self.platform.config.change(ROOT, "shop", "staging", {"A": "2"})
         self.platform.members.add(ROOT, "bob", Role.VIEWER, "shop")
         self.platform.members.add(ROOT, "bob", Role.VIEWER)
+        self.platform.members.add(ROOT, "github:acme/ops", Role.VIEWER, "shop", group=True)
+        self.platform.members.add(ROOT, "github:acme/ops", Role.VIEWER, group=True)
         self.platform.tokens.create(ROOT, NewToken(name="ci", role=Role.VIEWER))
         self.tokens = {role: self.person(role) for role in PEOPLE}
         self.before = len(self.store.tables.events)
@@ -179,6 +182,7 @@ P = Permission
 _ENV = "/api/v1/projects/{project}/environments/{environment}"
 _LIVE = {"environment": "production"}
 _PROD_ID = {"id": "4"}
+_TEAM = {"name": "github:acme%2Fops"}
 
 
 def _config(method: str, rest: str, nonprod: Permission, production: Permission, body: Any = None) -> list[Row]:
@@ -223,6 +227,8 @@ API = [
     Row("DELETE", "/api/v1/members/{name}", P.PLATFORM),
     Row("DELETE", "/api/v1/members/{name}", P.MEMBERS, query={"project": "shop"}),
     Row("DELETE", "/api/v1/sessions/{member}", P.PLATFORM, {"member": "bob"}),
+    Row("DELETE", "/api/v1/groups/{name}", P.PLATFORM, _TEAM),
+    Row("DELETE", "/api/v1/groups/{name}", P.MEMBERS, _TEAM, query={"project": "shop"}),
     Row("GET", "/api/v1/tokens", P.OWN_TOKENS),
     Row("POST", "/api/v1/tokens", P.OWN_TOKENS, body={"name": "laptop"}),
     Row("POST", "/api/v1/tokens", P.PLATFORM, body={"name": "laptop", "member": "bob"}),
@@ -325,8 +331,46 @@ def test_a_role_in_one_project_is_none_in_another(running: tuple[str, Swapped], 
         answer = client.request(row.method, row.address, json=row.body, params=row.query)
         assert answer.status_code == 403, answer.text
         assert len(world.refusals()) == 1
+        if "{id}" in row.route:
+            assert "shop" not in answer.text, "numbers are guessed: what they belong to is not told"
         for where in ("/api/v1/projects", "/api/v1/deployments", "/api/v1/audit"):
             assert "shop" not in client.get(where).text, "lists leave out what one may not see"
+
+
+@pytest.mark.parametrize("by", ["token", "session"])
+def test_who_loses_the_role_follows_no_more(
+    running: tuple[str, Swapped], by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("branchline.server.events.KEEP_ALIVE", 0.1)
+    monkeypatch.setattr("branchline.server.auth.LOOK_AGAIN", 0.1)
+    url, platform = running
+    platform.world = world = World()
+    token = world.tokens[Role.VIEWER]
+    with httpx.Client(base_url=url, trust_env=False, timeout=10) as one:
+        if by == "session":
+            assert one.post("/login", data={"token": token}, headers={"Origin": url}).status_code == 303
+        else:
+            one.headers["Authorization"] = f"Bearer {token}"
+        with one.stream("GET", "/deployments/2/events" if by == "session" else "/api/v1/deployments/2/events") as told:
+            signs, until = told.iter_lines(), time.monotonic() + 5
+            for _ in range(20):
+                assert next(signs) is not None, "it goes on"
+            world.platform.members.remove(ROOT, "a-viewer", "shop")
+            for _ in signs:
+                assert time.monotonic() < until, "it never ends"
+    assert world.refusals() == [P.READ]
+
+
+def test_a_narrow_token_tells_nothing_of_other_projects(running: tuple[str, Swapped]) -> None:
+    url, platform = running
+    platform.world = world = World()
+    for project in ("shop", "till"):
+        world.platform.members.add(ROOT, "max", Role.DEVELOPER, project)
+    made = world.platform.tokens.create(ROOT, NewToken(name="x", member="max", projects=["shop"]))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {made.token}"}, trust_env=False) as client:
+        assert client.get("/api/v1/whoami").json()["roles"] == {"shop": "developer"}
+        for where in ("/api/v1/projects", "/api/v1/deployments", "/api/v1/audit"):
+            assert "till" not in client.get(where).text
 
 
 # --- the command line ---
@@ -391,6 +435,8 @@ COMMAND_LINES = [
     ("member list --project shop", P.MEMBERS),
     ("member remove bob", P.PLATFORM),
     ("member remove bob --project shop", P.MEMBERS),
+    ("member remove github:acme/ops --group", P.PLATFORM),
+    ("member remove github:acme/ops --group --project shop", P.MEMBERS),
     ("token create laptop", P.OWN_TOKENS),
     ("token create robot --role viewer", P.PLATFORM),
     ("token create laptop --for bob", P.PLATFORM),

@@ -52,6 +52,32 @@ def test_a_network_of_addresses_counts_as_one() -> None:
     attempts.check("2001:db8:0:2::1")
 
 
+def test_a_site_with_many_networks_counts_as_one_too() -> None:
+    attempts = Attempts()
+    for number in range(8 * FAILURES.amount):
+        attempts.check(f"2001:db8:7:{number:x}::1")
+        attempts.failed(f"2001:db8:7:{number:x}::1")
+    with pytest.raises(TooMany) as caught:
+        attempts.check("2001:db8:7:ffff::1")
+    assert 1 <= caught.value.after <= 60
+    attempts.check("2001:db8:8::1")
+    for number in range(8 * DEVICES.amount):
+        attempts.spend(DEVICES, f"2001:db8:9:{number:x}::1")
+    with pytest.raises(TooMany):
+        attempts.spend(DEVICES, "2001:db8:9:ffff::1")
+
+
+def test_a_flood_from_everywhere_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("branchline.server.attempts._MOST_SOURCES", 200)
+    attempts = Attempts()
+    for number in range(5000):
+        attempts.failed(f"10.{number // 250}.{number % 250}.1")
+        assert attempts.sources <= 202
+    exhausted(attempts, "192.0.2.1")
+    with pytest.raises(TooMany):
+        attempts.check("192.0.2.1")
+
+
 def test_who_was_let_in_lately_is_not_locked_out_by_a_neighbour() -> None:
     clock = Clock()
     attempts = Attempts(clock)

@@ -779,7 +779,11 @@ def test_tokens(cli: CommandLine, api: FakeApi) -> None:
 
 
 def test_members(cli: CommandLine, api: FakeApi) -> None:
-    assert cli("member", "add", "bob", "--role", "developer", "--project", "shop").out == "bob: developer in shop.\n"
+    made = cli("member", "add", "bob", "--role", "developer", "--project", "shop")
+    assert made.out == "bob: developer in shop.\n"
+    assert "Nobody logs in as bob yet." in made.err
+    assert cli("member", "add", "ada", "--role", "viewer", "--email", "ada@example.com").err == ""
+    del api.members["ada"]
     assert cli("member", "add", "bob", "--role", "viewer").out == "bob: viewer everywhere, developer in shop.\n"
     assert cli("member", "add", "eng/ops", "--group", "--role", "admin", "--json").json["group"] is True
     assert cli("member", "list").out.splitlines()[1:] == [

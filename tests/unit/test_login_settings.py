@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,9 @@ class Calling:
     [
         ("ada", "ada"),
         ("platform", "platform-person"),
+        ("Operator", "Operator-person"),
+        ("corp/ada", "corp-ada"),
+        ("..", "subject-1"),
         ("(nobody)", "(nobody)-person"),
         (" a\nda\x00 ", "ada"),
         ("", "subject-1"),
@@ -130,6 +134,21 @@ def test_nobody_is_called_what_would_mislead(called: str, name: str) -> None:
     actor = sessions.authenticate(entered.session, "192.0.2.1")
     assert (actor.name, actor.proof, actor.source) == (name, "OIDC https://id.example.com", "192.0.2.1")
     assert [len(one.agent) for one in sessions.mine(actor)] == [200]
+
+
+@pytest.mark.parametrize(
+    ("provider", "groups"), [("oidc", ("acme", "ops")), ("github", ("github:acme", "github:github:acme", "github:ops"))]
+)
+def test_whoever_makes_a_group_of_that_name_elsewhere_gains_nothing(provider: str, groups: tuple[str, ...]) -> None:
+    store = MemoryStore()
+    sessions = Sessions(store, Gate(store), Tokens(store, Gate(store)))
+    calling = Calling("ada")
+    calling.id = provider
+    calling.person = replace(calling.person, groups=("acme", "github:acme", "ops"))
+    logins = Logins(store, sessions, FailedLogins(store), [calling], "http://localhost")
+    begun = logins.begin(provider, "/")
+    logins.finish(begun.keepsake, Returned(provider, begun.address, "code", "", "192.0.2.1", ""))
+    assert [one.groups for one in store.tables.people.members.values()] == [groups]
 
 
 def test_an_unknown_provider() -> None:

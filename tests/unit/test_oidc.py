@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from branchline.adapters.oidc import FRESH_SECONDS, STALE_SECONDS, OidcClient, OidcProvider
+from branchline.adapters.oidc import AWAY_SECONDS, FRESH_SECONDS, STALE_SECONDS, OidcClient, OidcProvider
 from branchline.domain.config import Secret
 from branchline.domain.errors import PlatformBroke, Refused
 from branchline.ports.logins import Attempt, Person
@@ -113,6 +113,16 @@ def test_an_address_that_nobody_vouches_for_counts_for_nothing(
 ) -> None:
     there.claims = {"email": "ada@example.com", "preferred_username": "ada", "groups": [], "email_verified": verified}
     assert identified(here, there).email == ""
+
+
+def test_an_address_that_is_another_than_the_verified_one_counts_for_nothing(
+    here: OidcProvider, there: FakeOidc
+) -> None:
+    there.claims = {"email": "boss@example.com", "preferred_username": "ada"}
+    assert there.userinfo["email_verified"] is True
+    assert identified(here, there).email == ""
+    there.claims["email"] = there.userinfo["email"]
+    assert identified(here, there).email == "ada@example.com"
 
 
 def test_other_claims_may_name_people_and_groups(there: FakeOidc) -> None:
@@ -282,6 +292,21 @@ def test_what_the_provider_says_of_itself_is_asked_for_once_an_hour(
     with pytest.raises(PlatformBroke) as caught:
         here.address(ATTEMPT)
     assert (caught.value.code, bool(caught.value.hint)) == ("provider_broke", True)
+
+
+def test_a_provider_that_is_away_is_not_asked_by_everybody_in_turn(
+    here: OidcProvider, there: FakeOidc, clock: Clock
+) -> None:
+    path = "/.well-known/openid-configuration"
+    there.broken[path] = 503
+    for _ in range(5):
+        with pytest.raises(PlatformBroke) as caught:
+            here.address(ATTEMPT)
+        assert (caught.value.code, bool(caught.value.hint)) == ("provider_broke", True)
+    assert there.asked.count(path) == 1
+    del there.broken[path]
+    clock.now += AWAY_SECONDS
+    assert here.address(ATTEMPT)
 
 
 def test_a_provider_that_is_away_is_told_as_such(there: FakeOidc) -> None:

@@ -6,14 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from branchline.domain.access import EVERYWHERE, Actor, Permission, Role
 from branchline.domain.audit import Kind
+from branchline.domain.config import Secret
 from branchline.domain.errors import BadInput, BranchlineError, Refused, Unauthenticated
-from branchline.operations.gate import Gate
+from branchline.operations.gate import MOST_LINES, WINDOW, Gate
+from branchline.operations.logins import Begun, Entered, Returned
 from branchline.operations.members import Members
 from branchline.operations.tokens import PERSONAL_DAYS, Tokens
-from branchline.wire_people import NewToken
+from branchline.ports.logins import Attempt
+from branchline.wire_logins import DeviceCodes, DevicePoll, DeviceToken
+from branchline.wire_people import NewMember, NewToken
 from tests.fakes.store import MemoryStore
 
 ROOT = Actor("root", "token root", {EVERYWHERE: Role.ADMIN})
@@ -86,9 +91,103 @@ def test_maintainers_give_roles_in_their_project_alone(world: World) -> None:
         with pytest.raises(Refused):
             refused()
     assert len(world.events(Kind.ACCESS_REFUSED)) == 6
+    with pytest.raises(Refused) as refused_everywhere:
+        world.members.add(max_, "bob", Role.VIEWER)
+    assert refused_everywhere.value.hint.startswith("It takes an admin"), "they have a role, but no such one"
     assert code(lambda: world.members.add(max_, "bob", Role.ADMIN, "shop")) == "admin_everywhere"
     with pytest.raises(Refused):
         world.members.add(world.person("eve", shop=Role.DEVELOPER), "eve", Role.MAINTAINER, "shop")
+
+
+@pytest.mark.parametrize("nothing", ["*", "", "none"])
+def test_no_word_stands_for_all_projects(world: World, nothing: str) -> None:
+    max_ = world.person("max", everywhere=Role.MAINTAINER)
+    world.members.add(ROOT, "boss", Role.ADMIN)
+    for call in (
+        lambda: world.members.add(max_, "max", Role.MAINTAINER, nothing),
+        lambda: world.members.add(max_, "boss", Role.VIEWER, nothing),
+        lambda: world.members.add(max_, "ops", Role.MAINTAINER, nothing, group=True),
+        lambda: world.members.remove(max_, "boss", nothing),
+    ):
+        assert code(call) == "unknown_project"
+    roles = {one.name: one.roles for one in world.members.list(ROOT)}
+    assert roles == {"boss": {EVERYWHERE: Role.ADMIN}, "max": {EVERYWHERE: Role.MAINTAINER}}
+
+
+def test_nobody_gives_more_than_what_they_came_with(world: World) -> None:
+    world.person("max", shop=Role.MAINTAINER)
+    world.person("root2", everywhere=Role.ADMIN)
+    members = NewToken(name="m", member="max", permissions=[Permission.MEMBERS, Permission.READ, Permission.OWN_TOKENS])
+    narrow = world.authenticated(world.tokens.create(ROOT, members).token)
+    assert world.members.add(narrow, "eve", Role.VIEWER, "shop").roles == {"shop": Role.VIEWER}
+    with pytest.raises(Refused) as refused:
+        world.members.add(narrow, "eve", Role.MAINTAINER, "shop")
+    assert "narrowed" in refused.value.hint
+    operate = NewToken(name="o", member="root2", permissions=[Permission.PLATFORM])
+    with pytest.raises(Refused):
+        world.members.add(world.authenticated(world.tokens.create(ROOT, operate).token), "eve", Role.ADMIN)
+    assert len(world.events(Kind.ACCESS_REFUSED)) == 2
+    assert [one.roles for one in world.members.list(ROOT, "shop") if one.name == "eve"] == [{"shop": Role.VIEWER}]
+
+
+def test_maintainers_are_not_told_of_other_projects(world: World) -> None:
+    max_ = world.person("max", shop=Role.MAINTAINER)
+    world.person("bob", till=Role.MAINTAINER)
+    world.members.add(ROOT, "ops", Role.DEVELOPER, "till", group=True)
+    world.members.add(ROOT, "ops", Role.VIEWER, group=True)
+    for told in (
+        world.members.add(max_, "bob", Role.VIEWER, "shop"),
+        world.members.add(max_, "ops", Role.DEVELOPER, "shop", group=True),
+        *world.members.list(max_, "shop"),
+    ):
+        assert "till" not in told.roles
+    assert world.members.list(ROOT, "till")[0].roles == {"till": Role.MAINTAINER}
+
+
+@pytest.mark.parametrize("name", ["operator", "Bootstrap", "platform", "(nobody)", "ｏperator"])
+def test_nobody_is_called_like_the_platform_itself(world: World, name: str) -> None:
+    assert code(lambda: world.members.add(ROOT, name, Role.VIEWER)) == "reserved_name"
+    assert code(lambda: world.tokens.create(ROOT, NewToken(name=name, role=Role.VIEWER))) == "reserved_name"
+    kept: list[str] = []
+    world.tokens.recover("root", kept.append)
+    assert world.authenticated(kept[0]).may(Permission.PLATFORM), "the way back in is never taken"
+
+
+@pytest.mark.parametrize("name", ["a/b", ".", "..", "/"])
+def test_names_that_no_address_can_hold(world: World, name: str) -> None:
+    ada = world.person("ada", shop=Role.VIEWER)
+    assert code(lambda: world.members.add(ROOT, name, Role.VIEWER)) == "bad_name"
+    assert code(lambda: world.tokens.create(ada, NewToken(name=name))) == "bad_name"
+    assert code(lambda: world.tokens.create(ROOT, NewToken(name=name, role=Role.VIEWER))) == "bad_name"
+
+
+@pytest.mark.parametrize("wrong", [{"project": "a\x00"}, {"name": "\x00"}, {"email": "\x00"}])
+def test_what_no_database_keeps_is_no_member(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        NewMember.model_validate({"name": "ada", "role": "viewer", **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"projects": ["a\x00"]}, {"member": "\x00"}, {"name": "\x00"}])
+def test_what_no_database_keeps_is_no_token(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        NewToken.model_validate({"name": "x", **wrong})
+
+
+def test_who_is_shut_out_in_the_same_moment_stays_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    max_ = world.person("max", shop=Role.MAINTAINER)
+    world.person("bob", shop=Role.DEVELOPER)
+    look = Gate.require
+
+    def looked(gate: Gate, actor: Actor, permission: Permission, **where: Any) -> None:
+        look(gate, actor, permission, **where)
+        if actor is max_ and permission is Permission.READ:
+            world.members.remove(ROOT, "bob")  # between the look and the deed
+
+    monkeypatch.setattr(Gate, "require", looked)
+    with pytest.raises(Refused):
+        world.members.add(max_, "bob", Role.VIEWER, "shop")
+    assert "bob" not in [one.name for one in world.members.list(ROOT)]
+    assert [one.detail["permission"] for one in world.events(Kind.ACCESS_REFUSED)] == ["platform:operate"]
 
 
 def test_who_was_shut_out_is_let_in_by_admins_alone(world: World) -> None:
@@ -234,6 +333,63 @@ def test_the_operator_gets_back_in(world: World) -> None:
     assert code(lambda: world.authenticated(replaced)) == "unauthenticated"
     told = [(one.actor, one.proof) for one in world.events(Kind.TOKEN_CREATED)]
     assert told[1:] == [("operator", "account root of the platform's machine")] * 2
+    assert [one.detail["token"] for one in world.events(Kind.TOKEN_REVOKED)] == ["operator"]
+
+
+def test_the_first_token_does_not_come_back(world: World) -> None:
+    kept: list[str] = []
+    world.tokens.bootstrap(kept.append)
+    admin = world.authenticated(kept[0])
+    world.members.add(admin, "ada", Role.ADMIN, email="ada@example.com")
+    world.tokens.revoke(admin, "bootstrap")
+    assert not world.tokens.bootstrap(kept.append), "there are admins, and none of them has a token"
+    assert len(kept) == 1
+
+
+# --- the register ---
+
+
+def test_who_asks_on_and_on_fills_no_register() -> None:
+    store, now = MemoryStore(), [0.0]
+    gate = Gate(store, lambda: now[0])
+
+    def refused(name: str, times: int) -> list[Any]:
+        before = len(store.tables.events)
+        for _ in range(times):
+            with pytest.raises(Refused):
+                gate.require(Actor(name, "token x"), Permission.READ, project="shop")
+        return [event.detail.get("untold") for _, event in store.tables.events[before:]]
+
+    assert refused("eve", 500) == [None] * MOST_LINES
+    assert refused("bob", 1) == [None], "others have lines of their own"
+    now[0] += WINDOW
+    assert refused("eve", 2) == [500 - MOST_LINES, None]
+    now[0] += WINDOW
+    assert refused("eve", 1) == [None]
+
+
+def test_tokens_and_what_proves_a_login_are_not_in_what_is_printed_of_them(world: World) -> None:
+    ada = world.person("ada", shop=Role.VIEWER)
+    made = world.tokens.create(ada, NewToken(name="laptop"))
+    said = [
+        made,
+        DeviceToken(name="x", token="s3cret"),
+        DeviceCodes(
+            device_code="s3cret",
+            user_code="s3cret",
+            verification_uri="u",
+            verification_uri_complete="s3cret",
+            expires_in=1,
+            interval=1,
+        ),
+        DevicePoll(device_code="s3cret"),
+        Begun("s3cret", "s3cret"),
+        Entered("s3cret", "ada", "/"),
+        Returned("oidc", "s3cret", "s3cret", "", "", ""),
+        Attempt("s3cret", "s3cret", Secret("s3cret"), ""),
+    ]
+    assert made.token not in f"{said}{made}"
+    assert "s3cret" not in f"{said}" + "".join(map(str, said))
 
 
 def test_the_register_never_holds_a_token(world: World) -> None:

@@ -21,6 +21,9 @@ FRESH_SECONDS = 3600.0
 STALE_SECONDS = 24 * 3600.0
 """How long it counts where the provider does not answer when it is asked again."""
 
+AWAY_SECONDS = 5.0
+"""How long a provider that did not answer is not asked again: else all who want to log in wait in turn."""
+
 _AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 
 
@@ -42,6 +45,8 @@ class _Known:
 
     document: Mapping[str, Any] = field(default_factory=dict)
     at: float = -STALE_SECONDS
+    failure: PlatformBroke | None = None
+    failed_at: float = -AWAY_SECONDS
 
 
 class OidcProvider:
@@ -84,9 +89,11 @@ class OidcProvider:
         answer = self._exchange(attempt, code)
         access = str(answer.get("access_token") or "")
         claims = self._tokens.verified(str(answer.get("id_token") or ""), attempt.nonce, access)
-        told = {**self._userinfo(access, claims), **claims} if self._lacks_something(claims) and access else claims
+        besides = self._userinfo(access, claims) if self._lacks_something(claims) and access else {}
+        told = {**besides, **claims}
         name = _text(told, self._client.name_claim) or _text(told, "name") or _text(told, "email") or claims["sub"]
-        email = _text(told, "email") if told.get("email_verified") is True else ""
+        one = besides.get("email", told.get("email")) == told.get("email")  # whichever of two was verified, who knows
+        email = _text(told, "email") if one and told.get("email_verified") is True else ""
         return Person(self._client.issuer, claims["sub"], name, email, _groups(told.get(self._client.groups_claim)))
 
     def _exchange(self, attempt: Attempt, code: str) -> dict[str, Any]:
@@ -148,20 +155,28 @@ class OidcProvider:
 
     def _document(self) -> Mapping[str, Any]:
         with self._lock:
-            age = self._clock() - self._known.at
+            known = self._known
+            age = self._clock() - known.at
             if age < FRESH_SECONDS:
-                return self._known.document
-            try:
-                url = f"{self._client.issuer.rstrip('/')}/.well-known/openid-configuration"
-                document = self._http.document(self._http.get(url))
-            except PlatformBroke:
-                if age < STALE_SECONDS:
-                    return self._known.document
-                raise
-            if document.get("issuer") != self._client.issuer:
-                raise self._http.broke("calls itself otherwise than `oidc_issuer` does in its discovery document")
-            self._known = _Known(document, self._clock())
-            return document
+                return known.document
+            if known.failure is None or self._clock() - known.failed_at >= AWAY_SECONDS:
+                try:
+                    found = self._discovered()
+                except PlatformBroke as error:
+                    known.failure, known.failed_at = error, self._clock()
+                else:
+                    self._known = _Known(found, self._clock())
+                    return found
+            if age < STALE_SECONDS:
+                return known.document
+            raise PlatformBroke(known.failure.sentence, code=known.failure.code, hint=known.failure.hint)
+
+    def _discovered(self) -> Mapping[str, Any]:
+        url = f"{self._client.issuer.rstrip('/')}/.well-known/openid-configuration"
+        document = self._http.document(self._http.get(url))
+        if document.get("issuer") != self._client.issuer:
+            raise self._http.broke("calls itself otherwise than `oidc_issuer` does in its discovery document")
+        return document
 
 
 def _error_of(answer: Any) -> str:

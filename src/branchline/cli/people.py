@@ -63,6 +63,9 @@ def add_member(
         as_json(made)
         return
     say(f"{made.name}: {in_words(made.roles)}.")
+    if not group and not made.email and made.last_login_at is None:
+        note(f"Nobody logs in as {made.name} yet. A login with a provider that is called so would be somebody else's:")
+        note(f"an admin says which is theirs (--email), or makes a token (branchline token create NAME --for {name}).")
 
 
 @member.command("list")
@@ -96,7 +99,7 @@ def remove_member(
     Without --project a group loses the role that it has everywhere.
     """
     with connect() as client:
-        client.send("DELETE", path("members", name), project=project, group="true" if group else None)
+        client.send("DELETE", path("groups" if group else "members", name), project=project)
     if project:
         say(f"{name} has no role in {project} any more.")
     else:

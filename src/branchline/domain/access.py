@@ -94,7 +94,8 @@ class Scope:
 class Actor:
     """Who acts: a name for the register, how they proved it, from where, and their role in each project.
 
-    `member` is who they are where they are a person; `until`, how long their proof is good.
+    `member` is who they are where they are a person; `until`, how long their proof is good; `token`, the number of the
+    token that it is.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Actor:
     source: str = ""
     member: int | None = None
     until: datetime | None = None
+    token: int | None = None
 
     def role(self, project: str | None = None) -> Role | None:
         """The role in a project, or everywhere."""
@@ -143,7 +145,9 @@ class Actor:
             )
         where = f" in {project}" if project else ""
         role = self.role(project)
-        if role is None:
+        if role is None and project is None and self.grants and permission in ROLES[Role.ADMIN] - _MAINTAINER:
+            hint = "It takes an admin, who is one everywhere: what you have are roles in projects."
+        elif role is None:
             hint = f"Without a role{where} it cannot be. An admin gives one with `branchline member add`."
         elif permission in ROLES[role]:
             hint = f"The role {role} holds it, but the token is narrowed to less. See `branchline token list`."

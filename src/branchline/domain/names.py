@@ -27,13 +27,56 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+LONGEST_LABEL = 100
+"""Characters that the name of a person, group or token has at the most."""
+
+RESERVED = frozenset({"platform", "(nobody)", "bootstrap", "operator"})
+"""Actors of the register that are no person and no machine of anybody's: nobody else is to look like them.
+
+A person called `operator` would also stand in the way of the token that lets the operator back in.
+"""
+
+
 def check_label(name: str, what: str) -> str:
-    """Return `name` if it may be that of a person, group or token; raise BadInput (`bad_name`) otherwise."""
+    """Return `name` if a group may be called so; raise BadInput (`bad_name`) otherwise."""
     if not name.strip(".") or name != name.strip() or not name.isprintable():  # dots alone are no part of an address
         raise BadInput(
             f"The {what} must be readable, without space around it.", code="bad_name", hint="Like `ada` or `ci`."
         )
     return name
+
+
+def check_handle(name: str, what: str) -> str:
+    """Return `name` if a person or a token may be called so; raise BadInput (`bad_name`) otherwise.
+
+    It is a part of an address, and others come behind it: with a `/` in it, one name could stand for another's part.
+    """
+    check_label(name, what)
+    if "/" in name:
+        raise BadInput(f"The {what} cannot hold a `/`.", code="bad_name", hint="Like `ada` or `ci`.")
+    return name
+
+
+def check_actor(name: str, what: str) -> str:
+    """Return `name` if a person or a machine may act under it; raise BadInput (`bad_name`, `reserved_name`)."""
+    if alike(name) in RESERVED:
+        raise BadInput(
+            f"{name} cannot be the {what}: the register calls the platform itself so.",
+            code="reserved_name",
+            hint="Choose another name.",
+        )
+    return check_handle(name, what)
+
+
+def alike(name: str) -> str:
+    """What two names have in common that a reader takes for one: without case, and without kinds of the same letter."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def handle(name: str) -> str:
+    """What of a name that somebody else chose can be a person's or a token's here; empty where nothing can."""
+    plain = "".join(sign for sign in name if sign.isprintable()).replace("/", "-")[:LONGEST_LABEL].strip()
+    return plain if plain.strip(".") else ""
 
 
 def slug(ref: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from branchline.domain.access import Actor, Permission, Scope
 from branchline.domain.audit import Kind
 from branchline.domain.errors import Conflict, NotFound, Refused
+from branchline.domain.names import handle
 from branchline.domain.printable import printable
 from branchline.login_records import DeviceLogin, DeviceState
 from branchline.operations.gate import Gate
@@ -21,7 +22,6 @@ from branchline.operations.members import actor_of
 from branchline.operations.tokens import Tokens, digest_of
 from branchline.records import Records, Store
 from branchline.wire_logins import DeviceCodes, DeviceToken
-from branchline.wire_people import LONGEST_NAME
 
 LIFETIME = timedelta(minutes=10)
 INTERVAL = timedelta(seconds=5)
@@ -96,7 +96,7 @@ class Devices:
     def poll(self, code: str) -> DeviceToken:
         """The token of a device that was let in, once.
 
-        Raises NotLetIn: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`.
+        Raises NotLetIn: `authorization_pending`, `slow_down`, `access_denied`, `expired_token`; and what `issue` does.
         """
         with self._store.transaction() as records:
             device, too_often = records.device_logins.poll(digest_of(code), INTERVAL)
@@ -111,9 +111,7 @@ class Devices:
                 records.device_logins.remove(device)
             elif not waits and not too_often:
                 records.device_logins.remove(device)
-                made = self._tokens.issue(
-                    records, _lender(records, device), f"cli-{device.host}"[:LONGEST_NAME].strip(), TOKEN_DAYS
-                )
+                made = self._tokens.issue(records, _lender(records, device), handle(f"cli-{device.host}"), TOKEN_DAYS)
                 return DeviceToken(name=made.name, token=made.token, expires_at=made.expires_at)
         # told only here: what was noted of the question must be kept, and an error would undo it
         if device.state is DeviceState.DENIED:
@@ -168,6 +166,7 @@ def _lent(actor: Actor) -> dict[str, Any]:
         "projects": None if scope.projects is None else sorted(scope.projects),
         "permissions": None if scope.permissions is None else sorted(scope.permissions),
         "until": actor.until.isoformat() if actor.until else None,
+        "token": actor.token,
     }
 
 
@@ -181,4 +180,13 @@ def _lender(records: Records, device: DeviceLogin) -> Actor:
     until = datetime.fromisoformat(lent["until"]) if lent["until"] else None
     member = records.members.by_id(lent["member"])
     proof = f"device {device.host}, let in by {device.decided_by}"
-    return actor_of(records, member.id, member.name, proof, source=device.source, scope=scope, until=until)
+    return actor_of(
+        records,
+        member.id,
+        member.name,
+        proof,
+        source=device.source,
+        scope=scope,
+        until=until,
+        token=lent.get("token"),  # not there in what a version of before wrote down
+    )

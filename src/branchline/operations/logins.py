@@ -7,44 +7,44 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from branchline.domain.config import Secret
 from branchline.domain.errors import BranchlineError, NotFound, PlatformBroke, Refused
+from branchline.domain.names import RESERVED, alike, handle
 from branchline.login_records import PendingLogin
-from branchline.operations.failures import NOBODY, FailedLogins
+from branchline.operations.failures import FailedLogins
 from branchline.operations.sessions import Sessions
 from branchline.operations.tokens import digest_of
 from branchline.ports.logins import Attempt, LoginProvider, Person
 from branchline.records import Store
 from branchline.wire_logins import LoginMethod
-from branchline.wire_people import LONGEST_NAME
 
 PATIENCE = timedelta(minutes=10)
 """How long somebody may take at the provider."""
 
 SECRET_BYTES = 32
 
-PROOFS = {"oidc": "OIDC", "github": "GitHub"}
+OWN = "oidc"
+"""The provider whose groups are called as it calls them: it is the company's own."""
 
-RESERVED = frozenset({"platform", NOBODY})
-"""What the register calls who is no person: nobody is to look like them."""
+PROOFS = {OWN: "OIDC", "github": "GitHub"}
 
 
 @dataclass(frozen=True)
 class Begun:
     """A login under way: where the browser goes, and what it keeps meanwhile."""
 
-    address: str
-    keepsake: str
+    address: str = field(repr=False)
+    keepsake: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Entered:
     """A login that succeeded: the session's id, who it is, and where they wanted to go."""
 
-    session: str
+    session: str = field(repr=False)
     name: str
     then: str
 
@@ -54,8 +54,8 @@ class Returned:
     """What the browser came back with from the provider, and from where."""
 
     provider: str
-    state: str
-    code: str
+    state: str = field(repr=False)
+    code: str = field(repr=False)
     error: str
     source: str
     agent: str
@@ -144,7 +144,8 @@ class Logins:
 
     def _enter(self, person: Person, name: str, then: str, returned: Returned) -> Entered:
         with self._store.transaction() as records:
-            member = records.members.sign_in(person.issuer, person.subject, name, person.email, person.groups)
+            groups = _groups_of(returned.provider, person)
+            member = records.members.sign_in(person.issuer, person.subject, name, person.email, groups)
             proof = f"{PROOFS.get(returned.provider, returned.provider)} {person.issuer}"
             session = self._sessions.begin_as(records, member, proof, returned.source, returned.agent)
         return Entered(session, member.name, then)
@@ -171,5 +172,15 @@ class Logins:
 
 def _name_of(person: Person) -> str:
     """What a member is called whose provider calls them so."""
-    name = "".join(sign for sign in person.name if sign.isprintable())[:LONGEST_NAME].strip() or person.subject
-    return f"{name}-person" if name in RESERVED else name
+    name = handle(person.name) or handle(person.subject) or "somebody"
+    return f"{name}-person" if alike(name) in RESERVED else name
+
+
+def _groups_of(provider: str, person: Person) -> list[str]:
+    """The groups of a person, as roles are given to them: GitHub's are called `github:…`.
+
+    Anybody can make an organization there, of a name that a group of the company's own provider has.
+    """
+    if provider != OWN:
+        return [f"{provider}:{name}" for name in person.groups]
+    return [name for name in person.groups if not name.startswith(tuple(f"{one}:" for one in PROOFS))]

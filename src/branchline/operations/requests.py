@@ -185,7 +185,8 @@ class Deployments:
         return new
 
     def _may_read(self, actor: Actor, about: Deployment) -> None:
-        self._gate.require(actor, Permission.READ, project=about.project, environment=about.environment)
+        place = (about.project, about.environment)
+        self._gate.require(actor, Permission.READ, project=place[0], environment=place[1], deployment=about.id)
 
     def _manifest(self, project: Project, revision: Revision) -> Manifest:
         text = self._source.read(project.name, revision.commit, FILE_NAME)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from branchline.domain.access import EVERYWHERE, Actor, Permission, Role, Scope
 from branchline.domain.audit import Kind
 from branchline.domain.errors import BadInput, Conflict, NotFound, Refused, Unauthenticated
-from branchline.domain.names import check_label
+from branchline.domain.names import check_actor, check_handle
 from branchline.operations.gate import Gate
 from branchline.people_records import Member, TokenRecord
 from branchline.records import Records, Store
@@ -60,14 +60,17 @@ class Tokens:
         """Make a token and return it, this one time.
 
         With a role it is a machine's, else a member's: the actor's own where none is named. Raises BadInput:
-        `bad_name`, `whose_token` where neither can be; Conflict: `token_exists`, `name_taken`; Refused: `wider_scope`
-        where it could do more than the token that it is asked for with.
+        `bad_name`, `reserved_name`, `whose_token` where neither can be; Conflict: `token_exists`, `name_taken`,
+        `disabled`; Refused: `wider_scope` where it could do more than the token that it is asked for with.
         """
         if new.role is not None or (new.member is not None and new.member != actor.name) or actor.member is None:
             self._gate.require(actor, Permission.PLATFORM)
         else:
             self._gate.among(actor, Permission.OWN_TOKENS)
-        check_label(new.name, "name of a token")
+        if new.role is None:
+            check_handle(new.name, "name of a token")
+        else:
+            check_actor(new.name, "name of a machine")
         mine = new.role is None and new.member is None and actor.member is not None
         if not mine and (new.role is None) == (new.member is None):
             raise BadInput(
@@ -86,19 +89,25 @@ class Tokens:
             for project in scope.projects or ():
                 records.projects.get(project)
             member = None if new.role else records.members.get(new.member or actor.name)
-            _check_let_in(member)
             token, made = self._make(records, actor, new.name, member, new.role, scope, _end(new, actor))
         return TokenShown(**_shown(made), token=token)
 
     def issue(self, records: Records, actor: Actor, name: str, days: int) -> TokenShown:
         """Make a token for a member who lets a device in, within a transaction; one of theirs of that name makes room.
 
-        It can no more than what the member let it in with, and does not outlive that.
+        It can no more than what the member let it in with, and does not outlive that. Raises Conflict (`disabled`), and
+        Refused (`access_denied`) where what they let it in with was revoked meanwhile.
         """
         member = records.members.get(actor.name)
-        _check_let_in(member)
-        if known := next((one for one in records.tokens.all([member.id]) if one.name == name), None):
-            records.tokens.remove(known)
+        theirs = records.tokens.all([member.id])
+        if actor.token is not None and all(one.id != actor.token for one in theirs):
+            raise Refused(
+                "What this device was let in with was revoked meanwhile.",
+                code="access_denied",
+                hint="Run `branchline login` again.",
+            )
+        if known := next((one for one in theirs if one.name == name), None):
+            self._take_away(records, actor, known)
         end = datetime.now(UTC) + timedelta(days=days)
         end = end if actor.until is None else min(end, actor.until)
         token, made = self._make(records, actor, name, member, None, actor.scope, end)
@@ -108,8 +117,7 @@ class Tokens:
         """Revoke the token that the actor has at hand: whoever logs out needs no right to."""
         with self._store.transaction() as records:
             if (found := records.tokens.by_digest(digest_of(presented))) is not None:
-                records.tokens.remove(found[0])
-                records.register.add(actor.event(Kind.TOKEN_REVOKED, detail=_told(found[0])))
+                self._take_away(records, actor, found[0])
 
     def list(self, actor: Actor) -> list[TokenView]:
         """The actor's own tokens, and for an admin every token; never the tokens themselves."""
@@ -130,11 +138,10 @@ class Tokens:
         with self._store.transaction() as records:
             if token is None:
                 token = records.tokens.get(name, records.members.get(member).id if member else None)
-            records.tokens.remove(token)
-            records.register.add(actor.event(Kind.TOKEN_REVOKED, detail=_told(token)))
+            self._take_away(records, actor, token)
 
     def bootstrap(self, keep: Callable[[str], None]) -> bool:
-        """Make the first admin's token where there is no token at all; say whether there was need for one.
+        """Make the first admin's token where nobody has a token or a role; say whether there was need for one.
 
         `keep` stores it before it becomes valid: a crash between the two leaves a token that is worth nothing, and the
         next start makes another, rather than a valid one that nobody knows.
@@ -142,8 +149,8 @@ class Tokens:
         platform = Actor("platform", "the first start")
         try:
             with self._store.transaction() as records:
-                if records.tokens.all():
-                    return False
+                if records.tokens.all() or records.members.grants():
+                    return False  # who has revoked the first one does not find it again after a restart
                 token, _ = self._make(records, platform, BOOTSTRAP, None, Role.ADMIN, Scope(), None)
                 keep(token)
         except Conflict:
@@ -155,9 +162,13 @@ class Tokens:
         operator = Actor(OPERATOR, f"account {who} of the platform's machine")
         with self._store.transaction() as records:
             with suppress(NotFound):
-                records.tokens.remove(records.tokens.get(OPERATOR, None))
+                self._take_away(records, operator, records.tokens.get(OPERATOR, None))
             token, _ = self._make(records, operator, OPERATOR, None, Role.ADMIN, Scope(), None)
             keep(token)
+
+    def _take_away(self, records: Records, by: Actor, token: TokenRecord) -> None:
+        records.tokens.remove(token)
+        records.register.add(by.event(Kind.TOKEN_REVOKED, detail=_told(token)))
 
     def _make(
         self,
@@ -181,7 +192,7 @@ def _actor(token: TokenRecord, roles: Mapping[str, Role], source: str, *, sessio
         roles = dict.fromkeys(token.scope.projects or [EVERYWHERE], token.role)
     name = token.member_name or token.name
     proof = f"session by token {token.name}" if session else f"token {token.name}"
-    return Actor(name, proof, roles, token.scope, source, token.member, token.expires_at)
+    return Actor(name, proof, roles, token.scope, source, token.member, token.expires_at, token.id)
 
 
 def _named(records: Records, actor: Actor, name: str, member: str | None) -> TokenRecord | None:
@@ -212,15 +223,6 @@ def _end(new: NewToken, actor: Actor) -> datetime | None:
     wanted = datetime.now(UTC) + timedelta(days=days) if days else None
     ends = [one for one in (wanted, actor.until if new.role is None else None) if one is not None]
     return min(ends, default=None)
-
-
-def _check_let_in(member: Member | None) -> None:
-    if member is not None and member.disabled_at is not None:
-        raise Conflict(
-            f"{member.name} is not let in any more.",
-            code="disabled",
-            hint="`branchline member add` lets them in again.",
-        )
 
 
 def _not_valid() -> Unauthenticated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from branchline.domain.config import Secret
@@ -27,8 +27,8 @@ class Attempt:
     we who asked (PKCE). `redirect_uri` is where the provider sends the browser back to.
     """
 
-    state: str
-    nonce: str
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
     verifier: Secret
     redirect_uri: str
 

@@ -31,6 +31,7 @@ ROUTERS = (
     config.api,
     deployments.api,
     members.api,
+    members.groups_api,
     tokens.whoami_api,
     tokens.api,
     logins.login_api,

@@ -13,7 +13,7 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from branchline.domain.access import Actor
-from branchline.domain.errors import PlatformBroke, Unauthenticated
+from branchline.domain.errors import PlatformBroke, Refused, Unauthenticated
 from branchline.server.attempts import attempts_of
 from branchline.server.platform import Platform
 from branchline.server.source import source_of
@@ -35,7 +35,7 @@ OPEN_ROUTES = frozenset(
 """All that answers without a login. Everything else needs an actor; a test walks all routes."""
 
 LOOK_AGAIN = 15.0
-"""Seconds between two looks at whether who follows a stream is still let in."""
+"""Seconds between two looks at whether whoever follows a stream may still do so."""
 
 T = TypeVar("T")
 
@@ -95,8 +95,8 @@ def current_actor(request: Request, _described: Annotated[object, Depends(_schem
     return actor
 
 
-async def while_known(events: AsyncGenerator[T, None], known: Callable[[], object]) -> AsyncGenerator[T, None]:
-    """A stream, until who follows it is known no more: their session was ended, or their token revoked.
+async def while_let_in(events: AsyncGenerator[T, None], look: Callable[[], object]) -> AsyncGenerator[T, None]:
+    """A stream, until `look` refuses: a session was ended, a token revoked, a role in the project taken away.
 
     A stream may go on for hours. It is a use of a session like any other, and keeps it from being idle.
     """
@@ -106,8 +106,8 @@ async def while_known(events: AsyncGenerator[T, None], known: Callable[[], objec
             if time.monotonic() - looked >= LOOK_AGAIN:
                 looked = time.monotonic()
                 try:
-                    await run_in_threadpool(known)
-                except Unauthenticated:
+                    await run_in_threadpool(look)
+                except Refused:
                     return
                 except PlatformBroke as error:  # nobody can tell now; the stream itself ends where that lasts
                     log.warning("follower_unknown", code=error.code)

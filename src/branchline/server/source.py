@@ -63,6 +63,15 @@ def group_of(source: str) -> str:
     return str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else source
 
 
+def site_of(source: str) -> str:
+    """The network of 48 bits that a site may have of IPv6; empty where the source is none of its addresses."""
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return ""
+    return str(ip_network((address, 48), strict=False)) if isinstance(address, IPv6Address) else ""
+
+
 _LOOPBACK = networks("127.0.0.0/8, ::1")
 
 

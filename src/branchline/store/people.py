@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from branchline.domain.access import EVERYWHERE, Permission, Role, Scope, higher
 from branchline.domain.errors import Conflict, NotFound, Refused
+from branchline.domain.names import LONGEST_LABEL, alike
 from branchline.people_records import Grant, Member, TokenRecord
 from branchline.store import tables as t
 
@@ -28,24 +29,45 @@ def _hold_names(connection: sa.Connection) -> None:
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NAMES_LOCK)))
 
 
+def _names(connection: sa.Connection) -> Iterable[str]:
+    """What members and machines' tokens are called."""
+    machines = sa.select(t.token.c.name).where(t.token.c.member_id.is_(None))
+    return connection.execute(sa.select(t.member.c.name).union_all(machines)).scalars()
+
+
+def _alike(connection: sa.Connection, name: str) -> str | None:
+    """The name that somebody has and a reader would take for this one."""
+    return next((one for one in _names(connection) if alike(one) == alike(name)), None)
+
+
+def _shut_out(member: Member) -> Refused:
+    return Refused(
+        f"{member.name} is not let in any more.",
+        code="disabled",
+        hint="An admin took them off; `branchline member add` lets them in again.",
+    )
+
+
 class SqlMembers:
     """Port `Members`."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._db = connection
 
-    def add(self, name: str, email: str = "") -> Member:
-        """The member of this name, made where new; a disabled one is let in again."""
+    def add(self, name: str, email: str = "", *, let_in_again: bool = True) -> Member:
+        """The member of this name, made where new. A disabled one is let in again, or Refused is raised."""
         _hold_names(self._db)
         if (known := self._where(t.member.c.name == name)) is None:
-            if self._is_machine(name):
+            if (taken := _alike(self._db, name)) is not None:
                 raise Conflict(
-                    f"A machine's token is called {name} already.",
+                    f"{taken} is the name of a member or of a machine's token already.",
                     code="name_taken",
                     hint="In the register nobody could tell the two apart: choose another name.",
                 )
             self._check_email(email, None)
             return self._insert(name=name, email=email)
+        if known.disabled_at is not None and not let_in_again:
+            raise _shut_out(known)
         changes: dict[str, Any] = {"disabled_at": None}
         if email:
             self._check_email(email, known.id)
@@ -57,14 +79,10 @@ class SqlMembers:
         _hold_names(self._db)
         known = self._where((t.member.c.issuer == issuer) & (t.member.c.subject == subject))
         if known is None and email:
-            unclaimed = t.member.c.issuer.is_(None) & (sa.func.lower(t.member.c.email) == email.lower())
-            known = self._where(unclaimed)
+            meant = t.member.c.issuer.is_(None) | t.member.c.disabled_at.is_not(None)
+            known = self._where(meant & (sa.func.lower(t.member.c.email) == email.lower()))
         if known is not None and known.disabled_at is not None:
-            raise Refused(
-                f"{known.name} is not let in any more.",
-                code="disabled",
-                hint="An admin took them off; `branchline member add` lets them in again.",
-            )
+            raise _shut_out(known)
         login = {"issuer": issuer, "subject": subject, "groups": list(groups), "last_login_at": _NOW}
         if known is not None:
             return self._update(known.id, **login)
@@ -73,15 +91,11 @@ class SqlMembers:
 
     def _free(self, wanted: str) -> str:
         """The name, or with the first number behind it that makes it unlike all others."""
-        name, number = wanted, 1
-        while self._where(t.member.c.name == name) is not None or self._is_machine(name):
+        taken, name, number = set(map(alike, _names(self._db))), wanted, 1
+        while alike(name) in taken:
             number += 1
-            name = f"{wanted}-{number}"
+            name = f"{wanted[: LONGEST_LABEL - len(str(number)) - 1]}-{number}"
         return name
-
-    def _is_machine(self, name: str) -> bool:
-        query = sa.select(t.token.c.id).where(t.token.c.member_id.is_(None), t.token.c.name == name)
-        return self._db.execute(query).first() is not None
 
     def _check_email(self, email: str, mine: int | None) -> None:
         owner = self._where(sa.func.lower(t.member.c.email) == email.lower()) if email else None
@@ -120,13 +134,15 @@ class SqlMembers:
         return [_member(row) for row in self._db.execute(query)]
 
     def disable(self, member: Member) -> None:
-        """Take their roles and tokens away, and let them in no more."""
-        self._update(member.id, disabled_at=_NOW)
+        """Take their roles, groups and tokens away, and let them in no more."""
+        _hold_names(self._db)  # whoever logs in or is let in again at this moment is through, or sees it
+        self._update(member.id, disabled_at=_NOW, groups=[])
         self._db.execute(t.role_grant.delete().where(t.role_grant.c.member_id == member.id))
         self._db.execute(t.token.delete().where(t.token.c.member_id == member.id))
 
     def grant(self, grant: Grant) -> Role | None:
         """Give a role, in place of the one they had there, which is returned."""
+        _hold_names(self._db)
         before = self.withdraw(grant.holder, grant.project, is_group=grant.is_group)
         values: dict[str, Any] = {"project_id": self._project(grant.project), "role": grant.role}
         values |= {"group_name": grant.holder} if grant.is_group else {"member_id": self.get(grant.holder).id}
@@ -190,7 +206,7 @@ _BY_DIGEST = _TOKENS.add_columns(
     .correlate(t.member)
     .scalar_subquery()
     .label("roles"),
-).where(t.token.c.digest == sa.bindparam("digest"))
+).where(t.token.c.digest == sa.bindparam("digest"), t.member.c.disabled_at.is_(None))
 """All that one request's authorisation needs, in one question."""
 
 
@@ -210,15 +226,18 @@ class SqlTokens:
         scope: Scope,
         expires_at: datetime | None = None,
     ) -> TokenRecord:
-        """Raises Conflict (`token_exists`); `name_taken` where a machine's would be called like a member."""
+        """Raises Conflict: `token_exists`, `disabled`, `name_taken`."""
         if member is None:
             _hold_names(self._db)
-            if self._db.execute(sa.select(t.member.c.id).where(t.member.c.name == name)).first():
+            members = self._db.execute(sa.select(t.member.c.name)).scalars()
+            if taken := next((one for one in members if alike(one) == alike(name)), None):
                 raise Conflict(
-                    f"{name} is a member: a machine's token of that name would pass for them in the register.",
+                    f"{taken} is a member: a machine's token of that name would pass for them in the register.",
                     code="name_taken",
                     hint="Choose another name, or make a token of theirs with --for.",
                 )
+        else:
+            self._check_let_in(member)
         new = insert(t.token).values(
             name=name,
             digest=digest,
@@ -235,6 +254,15 @@ class SqlTokens:
                 hint="Choose another name, or revoke that one with `branchline token revoke`.",
             )
         return self.get(name, member)
+
+    def _check_let_in(self, member: int) -> None:
+        """Shared with whoever makes another, and against whoever disables the member: they wait, or we see it."""
+        whose = sa.select(t.member.c.name, t.member.c.disabled_at).where(t.member.c.id == member)
+        name, disabled_at = self._db.execute(whose.with_for_update(read=True)).one()
+        if disabled_at is not None:
+            raise Conflict(
+                f"{name} is not let in any more.", code="disabled", hint="`branchline member add` lets them in again."
+            )
 
     def by_digest(self, digest: str) -> tuple[TokenRecord, Mapping[str, Role]] | None:
         """The token, noting that it was used, with the roles that its member has now; None for an unknown one."""

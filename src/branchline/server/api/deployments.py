@@ -9,9 +9,11 @@ from typing import Annotated
 from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
 
+from branchline.domain.access import Actor
 from branchline.server import events
 from branchline.server.api import BIGGEST_ID, Before, DeploymentId, ProjectFilter, router
-from branchline.server.auth import CurrentActor, Operations, bearer, platform_of, while_known
+from branchline.server.auth import CurrentActor, Operations, bearer, platform_of, while_let_in
+from branchline.server.platform import Platform
 from branchline.server.source import source_of
 from branchline.wire import DeploymentView, LogEvent, LogLine, Page
 
@@ -98,8 +100,17 @@ async def follow(
 ) -> StreamingResponse:
     live = events.live_of(request)
     opened = await live.open(actor, number, events.resume_after(last_event_id, after))
-    token, source, tokens = bearer(request), source_of(request), platform_of(request).tokens
-    return events.stream(while_known(live.follow(opened), lambda: tokens.authenticate(token, source)))
+    token, source, platform = bearer(request), source_of(request), platform_of(request)
+
+    def look() -> None:
+        may_follow(platform, platform.tokens.authenticate(token, source), number)
+
+    return events.stream(while_let_in(live.follow(opened), look))
+
+
+def may_follow(platform: Platform, actor: Actor, number: int) -> None:
+    """Raise Refused where an actor may see a deployment's log no more."""
+    platform.deployments.log(actor, number, BIGGEST_ID, 1)  # behind the last line: nothing is read, but asked for
 
 
 def log_as_text(pieces: Iterator[str]) -> StreamingResponse:

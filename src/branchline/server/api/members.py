@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Path
 
 from branchline.server.api import ProjectFilter, router
 from branchline.server.auth import CurrentActor, Operations
 from branchline.wire_people import MemberView, NewMember
 
 api = router("/members", "members")
+groups_api = router("/groups", "members")
 
 
 @api.get("", operation_id="members.list", summary="Who has a role in a project, or all members and groups")
@@ -30,7 +31,7 @@ def add(actor: CurrentActor, platform: Operations, new: NewMember) -> MemberView
 
 
 @api.delete(
-    "/{name:path}",
+    "/{name}",
     operation_id="members.remove",
     summary="Take a role in a project away; without a project, all of a person's roles and tokens",
     status_code=204,
@@ -40,6 +41,21 @@ def remove(
     platform: Operations,
     name: Annotated[str, Path(max_length=1000)],
     project: ProjectFilter = None,
-    group: Annotated[bool, Query(description="The name is that of a group.")] = False,
 ) -> None:
-    platform.members.remove(actor, name, project, group=group)
+    platform.members.remove(actor, name, project)
+
+
+# apart, and with the rest of the path: a team of GitHub has a slash in its name
+@groups_api.delete(
+    "/{name:path}",
+    operation_id="members.remove.group",
+    summary="Take away the role that a group has in a project; without a project, the one that it has everywhere",
+    status_code=204,
+)
+def remove_group(
+    actor: CurrentActor,
+    platform: Operations,
+    name: Annotated[str, Path(max_length=1000)],
+    project: ProjectFilter = None,
+) -> None:
+    platform.members.remove(actor, name, project, group=True)

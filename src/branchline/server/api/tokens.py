@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from branchline import __version__
+from branchline.domain.access import EVERYWHERE
 from branchline.server.api import router
 from branchline.server.auth import CurrentActor, Operations
 from branchline.wire_people import LONGEST_NAME, NewToken, TokenShown, TokenView, WhoAmI
@@ -18,10 +19,12 @@ whoami_api = APIRouter(prefix="/api/v1/whoami", tags=["tokens"])
 @whoami_api.get("", operation_id="tokens.authenticate", summary="Who the caller is, by their token")
 def whoami(actor: CurrentActor) -> WhoAmI:
     narrowed = {name: None if only is None else sorted(only) for name, only in vars(actor.scope).items()}
+    only = actor.scope.projects  # whoever holds a token for one project need not know in which others its owner works
+    roles = {where: role for where, role in actor.grants.items() if only is None or where in {*only, EVERYWHERE}}
     return WhoAmI(
         name=actor.name,
         role=actor.role(),
-        roles=dict(actor.grants),
+        roles=roles,
         proof=actor.proof,
         until=actor.until,
         version=__version__,

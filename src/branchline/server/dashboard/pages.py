@@ -14,8 +14,8 @@ from branchline.domain.deployment import Trigger
 from branchline.domain.errors import BranchlineError, NotFound
 from branchline.server import events, problems
 from branchline.server.api import Before, DeploymentId, ProjectName
-from branchline.server.api.deployments import After, log_as_text
-from branchline.server.auth import Operations, platform_of, while_known
+from branchline.server.api.deployments import After, log_as_text, may_follow
+from branchline.server.auth import Operations, platform_of, while_let_in
 from branchline.server.dashboard.account import account_pages
 from branchline.server.dashboard.cookies import session_id
 from branchline.server.dashboard.login import Form, Visitor, login_pages, same_origin
@@ -111,8 +111,12 @@ async def follow(
     """The same stream as the API's, for a browser that has a cookie and no token."""
     live = events.live_of(request)
     opened = await live.open(actor, number, events.resume_after(last_event_id, after))
-    session, source, sessions = session_id(request), source_of(request), platform_of(request).sessions
-    return events.stream(while_known(live.follow(opened), lambda: sessions.authenticate(session, source)))
+    session, source, platform = session_id(request), source_of(request), platform_of(request)
+
+    def look() -> None:
+        may_follow(platform, platform.sessions.authenticate(session, source), number)
+
+    return events.stream(while_let_in(live.follow(opened), look))
 
 
 @pages.get("/static/{file}")
