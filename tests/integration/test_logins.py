@@ -134,6 +134,29 @@ def test_behind_https_cookies_are_bound_to_the_host(place: Place, people: People
     assert "domain" not in session.lower()
 
 
+def test_pictures_on_another_site_use_up_nobodys_logins(
+    place: Place, people: People, browser: Browser, ada: str
+) -> None:
+    as_picture = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}
+    for path in ("/login/oidc", "/login/oidc/callback?state=x&code=y"):
+        answers = {browser.http.get(path, headers=as_picture).status_code for _ in range(40)}
+        assert answers == {403}
+    assert LOGIN not in browser.http.cookies
+    log_in(browser, people, ada)
+    assert browser.is_in
+
+
+def test_a_token_logs_so_many_browsers_in_and_no_more(place: Place, browser: Browser, people: People, ada: str) -> None:
+    log_in(browser, people, ada)
+    place.platform.members.add(OPERATOR, ada, Role.VIEWER)
+    made = place.platform.tokens.create(OPERATOR, NewToken(name="laptop", member=ada))
+    answers = []
+    for _ in range(31):
+        with Browser(place.url) as one:
+            answers.append(one.post("/login", token=made.token).status_code)
+    assert answers == [303] * 30 + [429]
+
+
 def test_who_comes_by_another_name_of_the_server_is_sent_to_its_public_one(place: Place, browser: Browser) -> None:
     other = browser.http.get("/login/oidc", params={"then": "/account"}, headers={"Host": "another.example"})
     assert other.headers["location"] == f"{place.url}/login/oidc?then=%2Faccount&moved=true"

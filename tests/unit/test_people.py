@@ -153,6 +153,17 @@ def test_nobody_is_called_like_the_platform_itself(world: World, name: str) -> N
     assert world.authenticated(kept[0]).may(Permission.PLATFORM), "the way back in is never taken"
 
 
+def test_no_token_tells_whether_there_is_a_project(world: World) -> None:
+    ada = world.person("ada", shop=Role.VIEWER)
+    for project in ("till", "none"):
+        with pytest.raises(Refused) as refused:
+            world.tokens.create(ada, NewToken(name="x", projects=["shop", project]))
+        assert refused.value.code == "refused"
+        assert refused.value.sentence.replace(project, "…").endswith("in …: it needs the permission own:tokens.")
+    assert [one.project for one in world.events(Kind.ACCESS_REFUSED)] == ["till", "none"]
+    assert world.tokens.create(ada, NewToken(name="x", projects=["shop"])).projects == ["shop"]
+
+
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "/"])
 def test_names_that_no_address_can_hold(world: World, name: str) -> None:
     ada = world.person("ada", shop=Role.VIEWER)

@@ -64,8 +64,8 @@ def add_member(
         return
     say(f"{made.name}: {in_words(made.roles)}.")
     if not group and not made.email and made.last_login_at is None:
-        note(f"Nobody logs in as {made.name} yet. A login with a provider that is called so would be somebody else's:")
-        note(f"an admin says which is theirs (--email), or makes a token (branchline token create NAME --for {name}).")
+        note(f"Nobody logs in as {made.name} yet. Whom a provider calls so is taken for somebody else: an admin says")
+        note(f"which login is theirs (--email), or makes them a token: `branchline token create TOKEN --for {name}`.")
 
 
 @member.command("list")

@@ -49,7 +49,7 @@ def check_label(name: str, what: str) -> str:
 def check_handle(name: str, what: str) -> str:
     """Return `name` if a person or a token may be called so; raise BadInput (`bad_name`) otherwise.
 
-    It is a part of an address, and others come behind it: with a `/` in it, one name could stand for another's part.
+    It is one part of an address: with a `/` in it, it could be taken for another address.
     """
     check_label(name, what)
     if "/" in name:

@@ -85,6 +85,9 @@ class Tokens:
                 hint="Leave --project out, or choose another role.",
             )
         scope = _narrowed(new, actor)
+        if mine:
+            for project in new.projects or ():  # whether there is such a project is told to whoever has a role in it
+                self._gate.require(actor, Permission.OWN_TOKENS, project=project)
         with self._store.transaction() as records:
             for project in scope.projects or ():
                 records.projects.get(project)

@@ -24,6 +24,9 @@ FAILURES = RateLimitItemPerMinute(20, namespace="failures")
 LOGINS = RateLimitItemPerMinute(30, namespace="logins")
 """Browsers that are sent to a provider."""
 
+SESSIONS = RateLimitItemPerMinute(30, namespace="sessions")
+"""Browsers that log in with one and the same token, from wherever: each is a line of the register."""
+
 DEVICES = RateLimitItemPerMinute(10, namespace="devices")
 """Devices that ask for a code."""
 
@@ -50,7 +53,7 @@ class Attempts:
         self._limiter = MovingWindowRateLimiter(self._storage)
         self._clock = clock
         self._good: OrderedDict[str, float] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def sources(self) -> int:
@@ -59,9 +62,10 @@ class Attempts:
 
     def spend(self, what: RateLimitItem, source: str) -> None:
         """Count one attempt, whatever will come of it."""
-        if full := self._full(what, source):
-            raise self._too_many(*full)
-        self._count(what, source)
+        with self._lock:
+            if full := self._full(what, source):
+                raise self._too_many(*full)
+            self._count(what, source)
 
     def check(self, source: str, presented: str = "") -> None:
         """Look, without counting, whether too many logins failed from there."""

@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse
 from branchline.domain.access import Actor
 from branchline.domain.errors import BadInput, BranchlineError, Refused, Unauthenticated
 from branchline.operations.logins import Returned
-from branchline.server.attempts import LOGINS, attempts_of
+from branchline.operations.tokens import digest_of
+from branchline.server.attempts import LOGINS, SESSIONS, attempts_of
 from branchline.server.auth import Operations, attempt, check_token, platform_of
 from branchline.server.dashboard import cookies
 from branchline.server.dashboard.shown import page
@@ -55,6 +56,16 @@ def same_origin(request: Request) -> None:
     )
 
 
+def opened(request: Request) -> None:
+    """Refuse what is no page that somebody opens.
+
+    Any site can name our addresses as pictures of its own. Whoever looked at it would use up the logins that count for
+    their office.
+    """
+    if request.headers.get("sec-fetch-dest", "document") != "document":
+        raise Refused("This is a page, and no part of another.", code="other_site", hint="Open the dashboard itself.")
+
+
 async def form(request: Request) -> dict[str, str]:
     """The fields of a form. Raises BadInput for what no form of ours sends."""
     try:
@@ -93,13 +104,14 @@ def log_in(request: Request, platform: Operations, fields: Form) -> Response:
     token, then = fields.get("token", "").strip(), _local(fields.get("then", "/"))
     try:
         with attempt(request, token):
+            attempts_of(request).spend(SESSIONS, digest_of(token))
             session, actor = platform.sessions.begin_with_token(check_token(token), source_of(request), _agent(request))
     except Unauthenticated as error:
         return _login_page(request, then, error)
     return _logged_in(request, session, actor.name, RedirectResponse(then, 303))
 
 
-@login_pages.get("/login/{provider}")
+@login_pages.get("/login/{provider}", dependencies=[Depends(opened)])
 def go_to_provider(
     request: Request,
     platform: Operations,
@@ -122,7 +134,7 @@ def go_to_provider(
     return response
 
 
-@login_pages.get("/login/{provider}/callback")
+@login_pages.get("/login/{provider}/callback", dependencies=[Depends(opened)])
 def come_back(
     request: Request,
     platform: Operations,
