@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from branchline.domain.access import Role, Scope
+
+GROUPS_COUNT_FOR = timedelta(days=30)
+"""After a login its groups count for so long: whoever left one keeps nothing by a token that lives on."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="Addresses and networks of proxies whose X-Forwarded-For counts, separated by commas."
     )
+    login_groups: str = Field(
+        "",
+        description="Groups of which somebody must be in one to log in, separated by commas; default: none.",
+    )
     oidc_issuer: str = Field("", description="OpenID Connect provider that people log in with, as it names itself.")
     oidc_client_id: str = Field("", description="What the platform is called there.")
     oidc_client_secret: SecretStr | None = Field(

@@ -13,8 +13,10 @@ import pytest
 
 from branchline.domain.access import EVERYWHERE, Permission, Role, Scope
 from branchline.domain.errors import Conflict, NotFound, Refused
-from branchline.people_records import Grant, Member
+from branchline.people_records import GROUPS_COUNT_FOR, Grant, Member
 from branchline.records import Store
+from branchline.store import tables as t
+from branchline.store.database import SqlStore
 
 
 def new(prefix: str = "m") -> str:
@@ -304,3 +306,27 @@ def test_a_token_that_is_made_while_its_member_is_disabled(store: Store) -> None
             records.members.add(name)
             assert records.tokens.by_digest(digest) is None
             assert records.tokens.all([member.id]) == []
+
+
+def test_groups_of_a_login_long_ago_count_no_more(store: Store, project: str) -> None:
+    name, group, digest = new(), new("g"), uuid4().hex
+    with store.transaction() as records:
+        member = records.members.sign_in("https://id.example.com", name, name, "", [group])
+        records.members.grant(Grant(group, project, Role.MAINTAINER, is_group=True))
+        records.members.grant(Grant(name, EVERYWHERE, Role.VIEWER))
+        records.tokens.add("laptop", digest, member=member.id, scope=Scope())
+        assert records.members.grants_of(member.id) == {project: Role.MAINTAINER, EVERYWHERE: Role.VIEWER}
+    long_ago = datetime.now(UTC) - GROUPS_COUNT_FOR - timedelta(hours=1)
+    if isinstance(store, SqlStore):
+        with store.engine.begin() as db:
+            db.execute(t.member.update().where(t.member.c.id == member.id).values(last_login_at=long_ago))
+    else:
+        people = store.tables.people  # type: ignore[attr-defined]
+        people.members[member.id] = replace(people.members[member.id], last_login_at=long_ago)
+    with store.transaction() as records:
+        assert records.members.grants_of(member.id) == {EVERYWHERE: Role.VIEWER}
+        found = records.tokens.by_digest(digest)
+        assert found is not None
+        assert found[1] == {EVERYWHERE: Role.VIEWER}
+        records.members.sign_in("https://id.example.com", name, name, "", [group])
+        assert records.members.grants_of(member.id)[project] is Role.MAINTAINER

@@ -10,7 +10,7 @@ from branchline.domain.access import EVERYWHERE, Role, Scope, higher
 from branchline.domain.errors import Conflict, NotFound, Refused
 from branchline.domain.names import LONGEST_LABEL, alike
 from branchline.domain.project import Project
-from branchline.people_records import Grant, Member, TokenRecord
+from branchline.people_records import GROUPS_COUNT_FOR, Grant, Member, TokenRecord
 
 
 @dataclass
@@ -112,9 +112,11 @@ class MemoryMembers:
 
     def grants_of(self, member: int) -> Mapping[str, Role]:
         mine = self._p.members[member]
+        fresh = mine.last_login_at is not None and mine.last_login_at > datetime.now(UTC) - GROUPS_COUNT_FOR
+        groups = mine.groups if fresh else ()
         found: dict[str, Role] = {}
         for (who, is_group, where), role in self._p.grants.items():
-            if who in mine.groups if is_group else who == mine.name:
+            if who in groups if is_group else who == mine.name:
                 found[where] = higher(role, found.get(where))
         return found
 

@@ -11,8 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from branchline.bootstrap.logins import login_providers, public_url
+from branchline.domain.audit import Kind
 from branchline.domain.config import Secret
-from branchline.domain.errors import BadInput, NotFound
+from branchline.domain.errors import BadInput, NotFound, Refused
 from branchline.layout import Layout, Ports
 from branchline.operations.failures import FailedLogins
 from branchline.operations.gate import Gate
@@ -149,6 +150,27 @@ def test_whoever_makes_a_group_of_that_name_elsewhere_gains_nothing(provider: st
     begun = logins.begin(provider, "/")
     logins.finish(begun.keepsake, Returned(provider, begun.address, "code", "", "192.0.2.1", ""))
     assert [one.groups for one in store.tables.people.members.values()] == [groups]
+
+
+@pytest.mark.parametrize(("provider", "let_in"), [("oidc", True), ("github", False)])
+def test_only_those_in_a_group_that_is_named_are_let_in(provider: str, let_in: bool) -> None:
+    store = MemoryStore()
+    sessions = Sessions(store, Gate(store), Tokens(store, Gate(store)))
+    calling = Calling("ada")
+    calling.id = provider
+    calling.person = replace(calling.person, groups=("acme", "dev"))
+    logins = Logins(store, sessions, FailedLogins(store), [calling], "http://localhost", {"acme", "github:other"})
+    begun = logins.begin(provider, "/")
+    returned = Returned(provider, begun.address, "code", "", "192.0.2.1", "")
+    if let_in:
+        assert logins.finish(begun.keepsake, returned).name == "ada"
+        return
+    with pytest.raises(Refused) as refused:
+        logins.finish(begun.keepsake, returned)
+    assert refused.value.code == "not_in_group"
+    assert store.tables.people.members == {}
+    (line,) = [event for _, event in store.tables.events if event.kind is Kind.LOGIN_FAILED]
+    assert line.detail["code"] == "not_in_group"
 
 
 def test_an_unknown_provider() -> None:

@@ -95,10 +95,15 @@ def server_platform(settings: Settings, say: Callable[[str, str], None]) -> Serv
         deployments=Deployments(store, gate, views, source, settings.domain),
         config=ConfigOfEnvironments(store, gate, writer, ledger),
         provenance=provenance,
-        logins=Logins(store, sessions, FailedLogins(store), providers, url),
+        logins=Logins(store, sessions, FailedLogins(store), providers, url, _named(settings.login_groups)),
         sessions=sessions,
         devices=Devices(store, gate, tokens, url),
         audit=Audit(store, gate, notary),
         pulse=Pulse(store),
         chores=Chores(store, "server", chores, say),
     )
+
+
+def _named(text: str) -> set[str]:
+    """Names that are separated by commas."""
+    return {name for one in text.split(",") if (name := one.strip())}

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -70,13 +70,21 @@ class Logins:
     """
 
     def __init__(
-        self, store: Store, sessions: Sessions, failures: FailedLogins, providers: Sequence[LoginProvider], url: str
+        self,
+        store: Store,
+        sessions: Sessions,
+        failures: FailedLogins,
+        providers: Sequence[LoginProvider],
+        url: str,
+        only: Collection[str] = (),
     ) -> None:
+        """`only` are the groups of which somebody must be in one to be let in; none where all are."""
         self._store = store
         self._sessions = sessions
         self._failures = failures
         self._providers = {one.id: one for one in providers}
         self.url = url
+        self._only = frozenset(only)
 
     def providers(self) -> list[LoginMethod]:
         """With whom one can log in."""
@@ -98,8 +106,8 @@ class Logins:
         """Let a browser in that came back.
 
         Raises Refused: `login_elsewhere` where this browser did not ask, `login_over` where the answer came before or
-        too late, `provider_refused`, `code_refused`, `bad_id_token`, `disabled`; and PlatformBroke where the provider
-        is at fault. Each is in the register.
+        too late, `provider_refused`, `code_refused`, `bad_id_token`, `not_in_group`, `disabled`; and PlatformBroke
+        where the provider is at fault. Each is in the register.
         """
         who = ""
         try:
@@ -143,8 +151,14 @@ class Logins:
         return known.identify(attempt, returned.code), pending.then
 
     def _enter(self, person: Person, name: str, then: str, returned: Returned) -> Entered:
+        groups = _groups_of(returned.provider, person)
+        if self._only and self._only.isdisjoint(groups):
+            raise Refused(
+                f"{name} is in none of the groups that are let in.",
+                code="not_in_group",
+                hint="Whoever runs the platform names them in the setting `login_groups`.",
+            )
         with self._store.transaction() as records:
-            groups = _groups_of(returned.provider, person)
             member = records.members.sign_in(person.issuer, person.subject, name, person.email, groups)
             proof = f"{PROOFS.get(returned.provider, returned.provider)} {person.issuer}"
             session = self._sessions.begin_as(records, member, proof, returned.source, returned.agent)

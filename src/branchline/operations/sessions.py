@@ -79,6 +79,7 @@ class Sessions:
 
     def mine(self, actor: Actor, current: str = "") -> list[SessionView]:
         """Where the actor is logged in, newest first."""
+        self._check_wide(actor)
         with self._store.transaction() as records:
             found = records.sessions.of(actor.name, IDLE)
             this = records.sessions.by_digest(digest_of(current), IDLE) if current else None
@@ -86,6 +87,7 @@ class Sessions:
 
     def end_mine(self, actor: Actor) -> int:
         """Log the actor out of every browser; return of how many."""
+        self._check_wide(actor)
         return self._end_all(actor, actor.name)
 
     def end_all_of(self, actor: Actor, name: str) -> int:
@@ -94,6 +96,11 @@ class Sessions:
         with self._store.transaction() as records:
             records.members.get(name)
         return self._end_all(actor, name)
+
+    def _check_wide(self, actor: Actor) -> None:
+        """Whoever has no role yet may look after their own sessions, but no token that is narrowed to other things."""
+        if not actor.scope.admits(Permission.OWN_TOKENS, None):
+            self._gate.among(actor, Permission.OWN_TOKENS)
 
     def _end_all(self, actor: Actor, owner: str) -> int:
         with self._store.transaction() as records:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from branchline.domain.access import EVERYWHERE, Permission, Role, Scope, higher
 from branchline.domain.errors import Conflict, NotFound, Refused
 from branchline.domain.names import LONGEST_LABEL, alike
-from branchline.people_records import Grant, Member, TokenRecord
+from branchline.people_records import GROUPS_COUNT_FOR, Grant, Member, TokenRecord
 from branchline.store import tables as t
 
 _NAMES_LOCK = 0x6E61_6D65  # "name": of members and of machines' tokens no two may be called the same
@@ -20,8 +20,9 @@ _NOW = sa.func.clock_timestamp()
 
 _PLACE = sa.func.coalesce(t.project.c.name, EVERYWHERE)
 _GRANTS = sa.select(_PLACE, t.role_grant.c.role).select_from(t.role_grant).outerjoin(t.project)
-_IS_HELD_BY_MEMBER = (t.role_grant.c.member_id == t.member.c.id) | sa.func.jsonb_exists(
-    t.member.c.groups, t.role_grant.c.group_name
+_IS_HELD_BY_MEMBER = (t.role_grant.c.member_id == t.member.c.id) | (
+    sa.func.jsonb_exists(t.member.c.groups, t.role_grant.c.group_name)
+    & (t.member.c.last_login_at > sa.func.now() - GROUPS_COUNT_FOR)
 )
 
 
