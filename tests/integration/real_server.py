@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 
@@ -42,9 +41,9 @@ class Place:
 
 
 @contextmanager
-def real_server(settings: Settings, store: SqlStore) -> Iterator[Place]:
+def real_server(settings: Settings, store: SqlStore, project: str) -> Iterator[Place]:
     """One that lives as long as the context, and must live at its end."""
-    project, address = f"f{uuid4().hex[:8]}", f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     folder = Path(tempfile.mkdtemp(prefix="bl-real-"))
     repository = GitRepository(folder / "shop.git")
     repository.commit("develop", {"branchline.yaml": _MANIFEST.format(name=project)})

@@ -39,6 +39,8 @@ deterministic = {deterministic}
 database = "none"
 max-examples = {examples}
 no-shrink = {deterministic}
+[phases.fuzzing.extra-data-sources]
+responses = false # it finds the names of our own tokens there, and revokes them
 [phases.coverage]
 enabled = {coverage}
 [phases.stateful]
@@ -74,7 +76,7 @@ enabled = false
 
 @pytest.fixture(scope="module")
 def place(settings: Settings, home_layout: Layout, sql_store: SqlStore, openbao: OpenBao) -> Iterator[Place]:
-    with real_server(settings, sql_store) as made:
+    with real_server(settings, sql_store, "fuzzed") as made:
         yield made
 
 
@@ -102,5 +104,5 @@ def test_nothing_that_anybody_asks_is_the_servers_fault(place: Place, tmp_path: 
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
     lines = [json.loads(line) for line in place.child.log.read_text().splitlines()[before:]]
     statuses = Counter(line["status"] for line in lines if line["event"] == "request")
-    assert statuses[429] < 0.2 * statuses.total(), "who is kept out by a limit says nothing"
-    assert statuses[200] + statuses[201] > 40 if role else statuses[401] > 40
+    assert statuses[429] < 0.2 * statuses.total(), statuses  # who is kept out by a limit says nothing
+    assert statuses[200] + statuses[201] > 20 if role else statuses[401] > 40, statuses

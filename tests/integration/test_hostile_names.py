@@ -54,7 +54,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def place(settings: Settings, home_layout: Layout, sql_store: SqlStore, openbao: OpenBao) -> Iterator[Place]:
-    with real_server(settings, sql_store) as made:
+    with real_server(settings, sql_store, "hostile") as made:
         yield made
         made.child.send_signal(signal.SIGSTOP)  # its log is looked at before it ends
         lines = [json.loads(line) for line in made.child.log.read_text().splitlines()]
