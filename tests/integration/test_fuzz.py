@@ -96,7 +96,13 @@ def test_nothing_that_anybody_asks_is_the_servers_fault(place: Place, tmp_path: 
     done = subprocess.run(
         [SCHEMATHESIS, "run", "--no-color", *headers, f"{place.url}/api/openapi.json"],
         cwd=tmp_path,
-        env={**os.environ, "NO_PROXY": "*", "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": HOOKS},
+        env={
+            **os.environ,
+            "NO_PROXY": "*",
+            "PYTHONPATH": str(ROOT),
+            "SCHEMATHESIS_HOOKS": HOOKS,
+            "ENDED_DEPLOYMENT": str(place.deployment),
+        },
         capture_output=True,
         text=True,
         check=False,
