@@ -34,7 +34,9 @@ def test_twenty_pushes_in_ten_seconds_make_few_deployments(duo: Duo, name: str) 
     for done, newer in pairwise(ended):
         if done["state"] == "superseded":
             assert done["superseded_by"] == newer["id"], "each that waits gives way to the very next"
-            assert told.pop(done["id"]) == {"by": newer["id"]}
+            said = told.pop(done["id"])
+            assert (said["by"], said["by_actor"], said["for"]) == (newer["id"], "bootstrap", "bootstrap")
+            assert said["commit"] == done["commit"]
     assert told == {}
     assert duo.version(name) == "19"
     spans = sorted((done["started_at"], done["finished_at"]) for done in ran)

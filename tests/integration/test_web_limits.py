@@ -40,11 +40,20 @@ class Caller:
     def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of an answer, after which the connection must close."""
         said = b""
-        while chunk := self.socket.recv(65536):
+        while chunk := self._heard(said):
             said += chunk
         head, _, body = said.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         return int(first.split()[1]), {name.lower(): value for name, value in (x.split(": ", 1) for x in lines)}, body
+
+    def _heard(self, before: bytes) -> bytes:
+        """The next of it. Whoever still sends when the answer is out has the connection closed by a reset."""
+        try:
+            return self.socket.recv(65536)
+        except ConnectionResetError:
+            if not before:
+                raise
+            return b""
 
     def kept(self) -> int:
         """The status of an answer after which the connection stays open."""
