@@ -212,7 +212,7 @@ def test_a_living_part_that_does_no_work_is_started_anew(layout: Layout, supervi
     eventually(lambda: is_up(layout, "stuck"))
     first = pid_of(layout, "stuck")
     part.prepare()  # takes its mark away
-    eventually(lambda: is_up(layout, "stuck") and pid_of(layout, "stuck") != first)
+    eventually(lambda: up_as(layout, "stuck") not in {None, first})
 
 
 def test_a_second_supervisor_is_told_who_runs(layout: Layout, supervise) -> None:
@@ -236,7 +236,7 @@ def test_what_a_dead_supervisor_left_is_taken_over(layout: Layout, supervise) ->
     left.signal(signal.SIGKILL)
     assert left.wait(5)
     left.ending()
-    eventually(lambda: is_up(layout, "server") and pid_of(layout, "server") != left.pid)
+    eventually(lambda: up_as(layout, "server") not in {None, left.pid})
 
 
 def test_what_was_started_but_never_written_down_is_found(layout: Layout, supervise) -> None:
@@ -258,7 +258,7 @@ def test_what_may_not_be_taken_over_is_stopped_first(layout: Layout, supervise, 
     supervise(part)
     assert left.wait(10)
     left.ending()
-    eventually(lambda: is_up(layout, "server") and pid_of(layout, "server") != left.pid)
+    eventually(lambda: up_as(layout, "server") not in {None, left.pid})
 
 
 def test_a_pid_of_before_the_reboot_is_nobody(layout: Layout, supervise) -> None:
