@@ -47,8 +47,14 @@ class Gate:
         if not actor.may(permission, project):
             raise self._refused(actor, permission, project, environment, deployment, asked)
 
-    def among(self, actor: Actor, permission: Permission) -> frozenset[str] | None:
-        """The projects in which the actor holds the permission, None for all; raises Refused where there is none."""
+    def among(self, actor: Actor, permission: Permission, project: str | None = None) -> frozenset[str] | None:
+        """The projects in which the actor holds the permission, None for all; raises Refused where there is none.
+
+        Where one is named it is that one, or raises Refused.
+        """
+        if project is not None:
+            self.require(actor, permission, project=project)
+            return frozenset({project})
         if not actor.may_somewhere(permission):
             raise self._refused(actor, permission)
         return actor.projects(permission)

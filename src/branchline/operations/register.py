@@ -34,10 +34,7 @@ class Audit:
 
     def list(self, actor: Actor, wanted: Wanted, before: int | None = None, limit: int = 100) -> AuditPage:
         """Newest first: of a project, or of all that the actor may read."""
-        if wanted.project is None:
-            wanted = replace(wanted, projects=self._gate.among(actor, Permission.READ))
-        else:
-            self._gate.require(actor, Permission.READ, project=wanted.project)
+        wanted = replace(wanted, projects=self._gate.among(actor, Permission.READ, wanted.project))
         with self._store.transaction() as records:
             found = records.register.page(wanted, before, limit)
         shown = [_shown(actor, line, wanted.text or "") for line in found.items]

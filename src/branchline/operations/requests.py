@@ -127,25 +127,19 @@ class Deployments:
 
     def show(self, actor: Actor, deployment: int) -> DeploymentView:
         """One deployment with its whole story."""
-        with self._store.transaction() as records:
-            about = records.deployments.get(deployment)
-        self._may_read(actor, about)
+        about = self._readable(actor, deployment)
         with self._store.transaction() as records:
             may_see_keys = actor.may(keys_permission(tier_of(about.environment)), about.project)
             return self._views.story(records, records.deployments.get(deployment), with_keys=may_see_keys)
 
     def log(self, actor: Actor, deployment: int, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """The lines after a `seq`."""
-        with self._store.transaction() as records:
-            about = records.deployments.get(deployment)
-        self._may_read(actor, about)
+        self._readable(actor, deployment)
         return [LogLine(**vars(line)) for line in self._store.read_log(deployment, after, limit)]
 
     def before_the_last(self, actor: Actor, deployment: int, count: int) -> int:
         """The `seq` after which the last `count` lines of a log come: 0 where it has no more than these."""
-        with self._store.transaction() as records:
-            about = records.deployments.get(deployment)
-        self._may_read(actor, about)
+        self._readable(actor, deployment)
         return self._store.before_the_last(deployment, count)
 
     def log_text(self, actor: Actor, deployment: int) -> Iterator[str]:
@@ -184,9 +178,13 @@ class Deployments:
         records.register.add(actor.event(Kind.DEPLOYMENT_REQUESTED, *place, new.id, detail))
         return new
 
-    def _may_read(self, actor: Actor, about: Deployment) -> None:
-        place = (about.project, about.environment)
-        self._gate.require(actor, Permission.READ, project=place[0], environment=place[1], deployment=about.id)
+    def _readable(self, actor: Actor, deployment: int) -> Deployment:
+        """The deployment of this number, for whoever may read its project."""
+        with self._store.transaction() as records:
+            about = records.deployments.get(deployment)
+        where, environment = about.project, about.environment
+        self._gate.require(actor, Permission.READ, project=where, environment=environment, deployment=deployment)
+        return about
 
     def _manifest(self, project: Project, revision: Revision) -> Manifest:
         text = self._source.read(project.name, revision.commit, FILE_NAME)
@@ -214,9 +212,7 @@ class Deployments:
         limit: int = 50,
     ) -> Page:
         """A page of deployments, newest first: of a project, or of all that the actor may read."""
-        among = self._gate.among(actor, Permission.READ) if project is None else frozenset({project})
-        if project is not None:
-            self._gate.require(actor, Permission.READ, project=project)
+        among = self._gate.among(actor, Permission.READ, project)
         with self._store.transaction() as records:
             if project is not None:
                 records.projects.get(project)
